@@ -1,0 +1,70 @@
+"""`yolact COMMAND …`, the same as `python -m jobs COMMAND …`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, JobError, UsageError
+
+#: command → (its config class in `jobs.<module>`, one line of help); a module is imported when its command is used
+COMMANDS = {
+    "label": ("LabelConfig", "label a lake of images: instance masks as Parquet"),
+}
+
+
+def overview() -> str:
+    lines = ["usage: yolact COMMAND [OPTIONS]   (yolact COMMAND --help explains every option)", ""]
+    return "\n".join(lines + [f"  {name:<14}{help_line}" for name, (_, help_line) in COMMANDS.items()])
+
+
+def parse_config(command: str, arguments: list[str]) -> Any:
+    """Turn flags into the command's frozen config; a bad flag is `UsageError` in one line."""
+    import contextlib
+    import io
+
+    import tyro
+
+    module = importlib.import_module("jobs." + command.replace("-", "_"))
+    config_class = getattr(module, COMMANDS[command][0])
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            return tyro.cli(config_class, args=arguments, prog=f"yolact {command}", description=module.__doc__)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        # tyro draws a box over several lines; its first sentence is the message
+        words = " ".join(printed.getvalue().replace("│", " ").split())
+        message = words.strip("╭╰─╮╯ ").split("─")[-1] or "bad arguments"
+        raise UsageError(f"{message} (see: yolact {command} --help)") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code (see `jobs.errors`)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return EXIT_OK if arguments else EXIT_USAGE
+    command = arguments[0]
+    try:
+        if command not in COMMANDS:
+            raise UsageError(f"unknown command {command!r}; choose one of: {', '.join(COMMANDS)}")
+        config = parse_config(command, arguments[1:])
+        module = importlib.import_module("jobs." + command.replace("-", "_"))
+        exit_code: int = module.run(config)
+        return exit_code
+    except UsageError as error:
+        print(f"yolact: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except JobError as error:
+        print(f"yolact: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        print("yolact: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Exit codes of the command line and the errors that lead to them; each reaches the user as one line."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_TOO_MANY_BAD_IMAGES = 3
+EXIT_RUN_AGAIN = 4
+
+
+class UsageError(Exception):
+    """The user asked for something that cannot be done as asked; the message says what to change (exit code 2)."""
+
+
+class JobError(Exception):
+    """The job could not go on; the message says what stopped it and what to do next (exit code 1)."""
