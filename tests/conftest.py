@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from s3_server import S3Server
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
@@ -15,3 +20,17 @@ def shared_path(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"development data {name!r} is not beside the checkout (looked for {path})")
     return path
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running SeaweedFS; its credentials and endpoint stand in the environment of this process and its children."""
+    from s3_server import S3Server
+
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in server.env.items():
+            environment.setenv(name, value)
+        server.start()
+        yield server
+        server.stop()
