@@ -70,7 +70,7 @@ class S3Server:
         )
 
     def start(self) -> None:
-        """Starts the server on its data; returns when a put and a get succeed, else raises RuntimeError with its log."""
+        """Starts on the kept data; returns when a put and a get succeed, else raises RuntimeError with its log."""
         if self.running:
             return
         data = self.directory / "data"
@@ -170,8 +170,9 @@ class S3Server:
             return probe.connect_ex(("127.0.0.1", self.ports["s3"])) == 0
 
     def _remove_sockets(self) -> None:
-        for port in self.ports.values():
-            for path in Path(tempfile.gettempdir()).glob(f"seaweedfs-*-{port + _GRPC_OFFSET}.sock"):
+        ports = [port + offset for port in self.ports.values() for offset in (0, _GRPC_OFFSET)]
+        for path in Path(tempfile.gettempdir()).glob("seaweedfs-*.sock"):
+            if any(path.stem.endswith(f"-{port}") for port in ports):
                 path.unlink(missing_ok=True)
 
 
