@@ -1,7 +1,7 @@
 """Weights in and out: this project's own checkpoints, and `load_weights` for any kind of file.
 
-An own checkpoint is a safetensors file whose metadata carry the config, the class names and where it came from: nothing is guessed
-from a file name.
+An own checkpoint is a safetensors file whose metadata carry the config, the class names and where it came from:
+nothing is guessed from a file name.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from yolact.config import YolactConfig, get_config
+from yolact.config import YolactConfig
 from yolact.files import read_bytes, write_bytes
 from yolact.model import Yolact, build_yolact
 from yolact.official_weights import (
@@ -84,7 +84,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def load_checkpoint(path_or_uri: str | os.PathLike[str]) -> Yolact:
-    """A model as an own checkpoint describes it (`model.config` has the class names), in evaluation mode, float32, on the CPU.
+    """The model that an own checkpoint describes, in evaluation mode, float32, on the CPU; its config has the class names.
 
     Raises:
         ValueError: when the file is missing, damaged or no own checkpoint.
@@ -97,7 +97,7 @@ def load_weights(model: Yolact, path_or_uri: str | os.PathLike[str] | None = Non
 
     Args:
         model: whose config says what the file must hold.
-        path_or_uri: local path or fsspec URI (`s3://`, `hf://` …); None takes what `resolve_weights` finds for the config.
+        path_or_uri: local path or fsspec URI (`s3://`, `hf://` …); None takes what `resolve_weights` finds.
 
     Returns:
         Which file it was, with its SHA-256.
@@ -154,11 +154,6 @@ def load_model(
         model = build_yolact(own_config)
     load_strictly(model, state, source)
     return model.eval(), LoadedWeights(source, _sha256(data), "checkpoint", provenance)
-
-
-def load_named(name: str) -> Yolact:
-    """The model of a named config with its shipped or published weights."""
-    return load_model(config=get_config(name))[0]
 
 
 def _is_safetensors(data: bytes) -> bool:

@@ -1,7 +1,8 @@
 """What a YOLACT model is made of, as values: `YolactConfig` and the named configs in `CONFIGS`.
 
-A config is frozen and JSON-serialisable. An ablation is another value (`dataclasses.replace(config, num_prototypes=8)`);
-`yolact.model.build_yolact` is the only place that turns values into parts. This module does not import torch.
+A config is frozen and JSON-serialisable. An ablation is another value
+(`dataclasses.replace(config, num_prototypes=8)`); only `yolact.model.build_yolact` turns values into parts.
+This module does not import torch.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class YolactConfig:
     """Foreground classes, label 0 first."""
     anchors: AnchorConfig
     deformable: tuple[tuple[int, int], ...] = ()
-    """Per backbone stage (d, t): modulated deformable convolutions in the last d blocks, every t-th (YOLACT++); () for none."""
+    """Per backbone stage (d, t): deformable convolutions in its last d blocks, every t-th (YOLACT++); () for none."""
 
     fpn_channels: int = 256
     head_levels: tuple[int, ...] = (3, 4, 5, 6, 7)

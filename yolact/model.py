@@ -34,8 +34,8 @@ class RawPredictions(NamedTuple):
 class Yolact(nn.Module):
     """YOLACT of given parts (arXiv 1904.02689); `build_yolact` makes one from a config.
 
-    `anchors` is (A, 4) cxcywh relative to the image. `mask_scoring` is YOLACT++'s net, or None; it is run on assembled masks,
-    not in `forward`.
+    `anchors` is (A, 4) cxcywh relative to the image. `mask_scoring` is YOLACT++'s net, or None; it is run on
+    assembled masks, not in `forward`.
     """
 
     anchors: Tensor

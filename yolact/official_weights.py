@@ -1,7 +1,7 @@
 """The original release's checkpoints (`yolact_*.pth`): their names, and how they become this project's.
 
-Also ImageNet weights for backbones, in torchvision's names. Everything is loaded strictly: a tensor that is missing, left over or
-of another shape is an error, except for the leftovers of old versions that the release itself drops.
+Also ImageNet weights for backbones, in torchvision's names. Everything is loaded strictly: a tensor that is missing, left
+over or of another shape is an error, except for the leftovers of old versions that the release itself drops.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _RENAMES: tuple[tuple[str, str], ...] = (
     (r"semantic_seg_conv\.", "semantic."),
     (r"maskiou_net\.maskiou_net\.", "mask_scoring.layers."),
 )
-#: tensors of older versions that the release drops when it loads: an earlier name of the backbone, unused downsampling layers
+#: tensors of older versions that the release drops when it loads: the backbone's earlier name, unused downsampling
 _LEFTOVERS = re.compile(r"backbone\.layer\d|fpn\.downsample_layers\.([2-9]|\d\d)")
 
 
@@ -76,7 +76,7 @@ def architecture_of(config: YolactConfig) -> Architecture:
 
 
 def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The release's state dict under this project's names; leftovers dropped. The tensors themselves are not touched."""
+    """The release's state dict under this project's names, without old leftovers; the tensors are the same."""
     return {_rename(name): tensor for name, tensor in state.items() if not _LEFTOVERS.match(name)}
 
 
@@ -230,7 +230,9 @@ def weights_folder() -> Path:
 
 
 def resolve_weights(config: YolactConfig) -> Path:
-    """A local file with the config's own weights: shipped with the package, else published, downloaded once to `weights_folder()`.
+    """A local file with the config's own weights: shipped with the package, else published.
+
+    A published file is looked for in `weights_folder()` and downloaded to it once.
 
     Raises:
         ValueError: when there is no such file or it cannot be fetched; says which file to get and where to put it.
