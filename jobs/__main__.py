@@ -35,10 +35,19 @@ def parse_config(command: str, arguments: list[str]) -> Any:
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        # tyro draws a box over several lines; its first sentence is the message
-        words = " ".join(printed.getvalue().replace("│", " ").split())
-        message = words.strip("╭╰─╮╯ ").split("─")[-1] or "bad arguments"
+        message = _first_paragraph(printed.getvalue())
         raise UsageError(f"{message} (see: yolact {command} --help)") from None
+
+
+def _first_paragraph(boxed: str) -> str:
+    """tyro draws an error as a box over several lines; what stands above its first rule is the message."""
+    words: list[str] = []
+    for line in boxed.splitlines()[1:]:
+        content = line.strip("│╭╮╰╯ ")
+        if not content or set(content) == {"─"}:
+            break
+        words.append(content)
+    return " ".join(words).replace("Missing from yolact", "missing for yolact") or "these arguments do not fit"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,10 +27,8 @@ from yolact.official_weights import (
     load_official_state,
     load_strictly,
     read_pytorch_file,
-    resolve_weights,
 )
-
-FORMAT = "yolact-checkpoint/1"
+from yolact.weights_file import FORMAT, is_own_checkpoint, read_own_header, resolve_weights
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def load_weights(model: Yolact, path_or_uri: str | os.PathLike[str] | None = Non
     """
     source = os.fspath(resolve_weights(model.config) if path_or_uri is None else path_or_uri)
     data = read_bytes(source)
-    if _is_safetensors(data):
+    if is_own_checkpoint(data):
         config, state, provenance = _read_own(data, source)
         if config.class_names != model.config.class_names:
             raise ValueError(
@@ -147,7 +145,7 @@ def load_model(
         raise ValueError("give weights, a config, or both")
     source = os.fspath(path_or_uri)
     data = read_bytes(source)
-    if not _is_safetensors(data):
+    if not is_own_checkpoint(data):
         raise ValueError(f"{source} does not carry its config: name one, e.g. yolact_base")
     own_config, state, provenance = _read_own(data, source)
     with torch.device("meta"):
@@ -156,24 +154,12 @@ def load_model(
     return model.eval(), LoadedWeights(source, _sha256(data), "checkpoint", provenance)
 
 
-def _is_safetensors(data: bytes) -> bool:
-    return data[8:9] == b"{"
-
-
 def _read_own(data: bytes, source: str) -> tuple[YolactConfig, dict[str, Tensor], dict[str, Any]]:
+    config, provenance = read_own_header(data, source)
     try:
         tensors = load_safetensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError) as error:
+    except SafetensorError as error:
         raise ValueError(f"{source} is truncated or not a safetensors file: fetch it again") from error
-    metadata = header.get("__metadata__", {})
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{source} is not a checkpoint of this project: its metadata do not say {FORMAT!r}")
-    try:
-        config = YolactConfig.from_dict(json.loads(metadata["config"]))
-        provenance = json.loads(metadata["provenance"])
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{source} carries a config that this version cannot read: {error}") from error
     state = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     return config, state, provenance
 

@@ -12,13 +12,11 @@ import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from yolact.config import CONFIGS, YolactConfig
-from yolact.files import read_bytes, write_bytes
 from yolact.model import Yolact
 
 #: release → this project, tried in order; `fpn.lat_layers` and `fpn.pred_layers` count from C5 down
@@ -222,33 +220,3 @@ def load_backbone_weights(model: Yolact, state: Mapping[str, Tensor]) -> None:
             f"(and {len(misfits) - 1} more) do not match"
         )
     model.backbone.load_state_dict(renamed, strict=False)
-
-
-def weights_folder() -> Path:
-    """Where downloaded weights are kept: `$YOLACT_WEIGHTS`, else `~/.cache/yolact`."""
-    return Path(os.environ.get("YOLACT_WEIGHTS") or "~/.cache/yolact").expanduser()
-
-
-def resolve_weights(config: YolactConfig) -> Path:
-    """A local file with the config's own weights: shipped with the package, else published.
-
-    A published file is looked for in `weights_folder()` and downloaded to it once.
-
-    Raises:
-        ValueError: when there is no such file or it cannot be fetched; says which file to get and where to put it.
-    """
-    shipped = Path(__file__).parent / "models" / f"{config.name}.safetensors"
-    if shipped.exists():
-        return shipped
-    if config.official is None:
-        raise ValueError(f"config {config.name!r} has no published weights: give a checkpoint")
-    local = weights_folder() / config.official.filename
-    if not local.exists():
-        try:
-            write_bytes(local, read_bytes(config.official.uri))
-        except (ValueError, OSError) as error:
-            raise ValueError(
-                f"cannot fetch the weights of {config.name!r}: get {config.official.filename} from "
-                f"https://huggingface.co/{config.official.repository} and put it in {weights_folder()}"
-            ) from error
-    return local

@@ -1,0 +1,48 @@
+# Everything starts here: `make demo` and `make test` set up what they need, from a fresh clone.
+PYTHON ?= python3.11
+BIN := .venv/bin
+# the package and the tools are installed anew when what they are made from changes
+INSTALLED := .venv/.installed
+
+.PHONY: help setup demo test lint typecheck imports unit test-slow format clean
+
+help:
+	@echo "make demo       label a small sample lake and show the result"
+	@echo "make test       every check: lint, format, types, imports, tests"
+	@echo "make test-slow  the tests that take longer than a minute each"
+	@echo "make format     format the code"
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m jobs demo --output demo
+
+test: lint typecheck imports unit
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(INSTALLED)
+	$(BIN)/mypy
+
+imports: $(INSTALLED)
+	$(BIN)/lint-imports
+
+unit: $(INSTALLED)
+	$(BIN)/pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(BIN)/pytest -m slow
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build dist *.egg-info

@@ -1,0 +1,69 @@
+"""Label a lake of images: every image once, as a row of instance masks in Parquet.
+
+    yolact label s3://lake/shards/{000..099}.tar --output s3://lake/labels --config yolact_base
+
+Run the same command again after any interruption and it goes on; on a lake that has grown it labels what is new.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """Options of `yolact label`; `run(LabelConfig(...))` does what the command does."""
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """One or more URIs: a folder or prefix of images, tar shards ({000..099} and globs work), or Parquet with image bytes."""
+    output: str
+    """Folder or prefix that gets labels/, manifest/, run.json and _SUCCESS; any fsspec URI."""
+    config: str | None = None
+    """Name of the model, such as yolact_base; may be left out where the checkpoint carries its own."""
+    weights: str | None = None
+    """Official .pth or own checkpoint, any fsspec URI; may be left out where the config names a published file."""
+    score_threshold: float = 0.15
+    """Instances scoring no more than this are left out (0 to 1)."""
+    max_detections: int | None = None
+    """Most instances of one image; the model's own number (100 for the COCO models) if not given."""
+    nms: Literal["fast", "fast-cross-class", "standard"] = "fast"
+    """Which non-maximum suppression."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the network; auto is float32 on CPUs and bfloat16 on GPUs."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; auto takes GPUs if the cluster has any."""
+    batch_size: int | None = None
+    """Images the model takes at once; 1 on CPUs and 16 on GPUs if not given."""
+    num_actors: str | None = None
+    """Copies of the model: a number, or MIN:MAX to grow with the cluster; fitted to the cluster if not given."""
+    max_error_rate: float = 0.01
+    """Exit code 3 if more than this share of the images failed (0 to 1)."""
+    limit: int | None = None
+    """Label only the first so many images of the lake; such an output stays a trial and cannot be completed later."""
+    max_pixels: int = 178_956_970
+    """Images with more pixels (height × width) become rows of status too_large."""
+    max_bytes: int = 256 << 20
+    """Images of more bytes become rows of status too_large without being read."""
+    relabel_changed: bool = False
+    """Label again what was replaced in place since it was indexed; otherwise it is reported and left as it is."""
+    image_column: str | None = None
+    """Parquet input: the column of image bytes; found by name if not given."""
+    id_column: str | None = None
+    """Parquet input: the column of ids; found by name if not given."""
+    images_per_unit: int | None = None
+    """Images committed at once; 64, and fewer in a small lake, if not given."""
+    images_per_part: int = 65_536
+    """Images of one published file, about."""
+    address: str = "auto"
+    """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
+
+
+def run(config: LabelConfig) -> int:
+    """Label the lake; returns the exit code (see `jobs.errors`). Raises `UsageError` and `JobError`."""
+    # imported here so that --help and a finished run need neither torch nor Ray
+    from jobs.label_run import label_lake
+
+    return label_lake(config)

@@ -1,0 +1,324 @@
+"""One run of `yolact label`, from flags to exit code: lake, identity, lease, manifest, passes, books."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from jobs import lake, run_record, storage
+from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_RUN_AGAIN, EXIT_TOO_MANY_BAD_IMAGES, JobError, UsageError
+from jobs.lake import ParquetColumns, Source
+from jobs.lease import Lease
+from jobs.listing import compare, listing_digest
+from jobs.manifest import Generation, read_generations
+from jobs.model_source import ModelSource, resolve_model
+from jobs.output import Output
+from jobs.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from jobs.cluster_plan import Plan
+    from jobs.label import LabelConfig
+    from jobs.passes import Passes
+    from jobs.publish import Counts
+
+log = logging.getLogger(__name__)
+
+
+def label_lake(config: LabelConfig) -> int:
+    """What `jobs.label.run` does. Needs neither torch nor Ray to see that a finished run has nothing to do."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    check_options(config)
+    output = Output(config.output.rstrip("/"))
+    try:
+        storage.check_reachable(output.uri)
+        sources = lake.expand_inputs(config.inputs)
+        model = resolve_model(config.config, config.weights)
+        identity = make_identity(config, model)
+        record = run_record.read(output)
+        if record is not None:
+            run_record.check_identity(output, record, identity)
+        if (finished := run_record.read_success(output)) and finished["listing"] == listing_digest(sources):
+            print(f"nothing to do: {output.uri} is finished\n{finished['summary']}")
+            return _exit_code(finished["failed"], finished["images"], config.max_error_rate)
+        with stopped_by_sigterm(), Lease(output.lease) as lease:
+            return _LabelRun(config, output, sources, model, identity, record or {}, lease).run()
+    except storage.TransientStorageError as error:
+        print(f"yolact: the store does not answer: {error}; run the same command again", file=sys.stderr)
+        return EXIT_RUN_AGAIN
+    except storage.StorageError as error:
+        raise JobError(str(error)) from error
+
+
+def check_options(config: LabelConfig) -> None:
+    """Raise `UsageError` for values no run can have."""
+    from jobs.cluster_plan import parse_num_actors
+
+    parse_num_actors(config.num_actors)
+    for name in ("score_threshold", "max_error_rate"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: must lie between 0 and 1")
+    for name in ("max_detections", "batch_size", "limit", "max_pixels", "max_bytes", "images_per_unit", "images_per_part"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+
+
+def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
+    """All that decides what a run's rows say; another identity into the same OUTPUT is refused."""
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "model": model.config.to_dict(),
+        "weights_sha256": model.sha256,
+        "score_threshold": config.score_threshold,
+        "max_detections": config.max_detections or model.config.nms.max_detections,
+        "nms": config.nms,
+        "precision": config.precision,
+        "max_pixels": config.max_pixels,
+        "max_bytes": config.max_bytes,
+        "limit": config.limit,
+    }
+    # as it will be read back, so that tuples compare equal to JSON's lists
+    return dict(json.loads(json.dumps(identity)))
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the run as an error does: what is committed stays, the lease is given back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise JobError("stopped by SIGTERM; run the same command again to go on")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _exit_code(failed: int, images: int, max_error_rate: float) -> int:
+    return EXIT_TOO_MANY_BAD_IMAGES if failed > max_error_rate * images else EXIT_OK
+
+
+@dataclass
+class _LabelRun:
+    config: LabelConfig
+    output: Output
+    sources: list[Source]
+    model: ModelSource
+    identity: dict[str, Any]
+    record: dict[str, Any]
+    lease: Lease
+
+    def run(self) -> int:
+        started = run_record.now()
+        generations = read_generations(self.output)
+        state = compare(self.sources, generations)
+        self._report_changed(state.changed)
+        model = self.model.load()
+
+        from jobs.cluster_plan import make_plan, parse_num_actors
+        from jobs.ray_session import alive_nodes, is_autoscaling, ray_session
+
+        with ray_session(self.config.address):
+            actors = parse_num_actors(self.config.num_actors)
+            plan = make_plan(alive_nodes(), device=self.config.device, actors=actors, autoscaling=is_autoscaling())
+            self._begin(plan)
+            if state.new:
+                storage.delete_objects([self.output.success])
+                generations.append(self._index(generations, state.new))
+            return self._label(model, generations, plan, started)
+
+    def _report_changed(self, changed: list[Source]) -> None:
+        if changed:
+            some = ", ".join(source.uri for source in changed[:3]) + (", …" if len(changed) > 3 else "")
+            log.warning(
+                "%d objects were replaced since they were indexed and keep their labels (%s); "
+                "--relabel-changed labels them again",
+                len(changed),
+                some,
+            )
+
+    def _begin(self, plan: Plan) -> None:
+        """Bind OUTPUT to this identity, with what the first run settled: later runs keep its precision."""
+        precision = self.config.precision
+        if precision == "auto":
+            precision = self.record.get("precision") or ("bfloat16" if plan.device == "cuda" else "float32")
+        self.record = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "running",
+            "identity_sha256": run_record.identity_hash(self.identity),
+            "identity": self.identity,
+            "model": self.model.config.name,
+            "config": self.model.config.to_dict(),
+            "weights": {"uri": storage.without_credentials(self.model.uri), "sha256": self.model.sha256},
+            "thresholds": {
+                "score": self.config.score_threshold,
+                "nms_iou": self.model.config.nms.iou_threshold,
+                "max_detections": self.identity["max_detections"],
+            },
+            "nms": self.config.nms,
+            "precision": precision,
+            "class_names": list(self.model.config.class_names),
+            "versions": run_record.versions(),
+            "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
+            "runs": self.record.get("runs", []),
+        }
+        run_record.write(self.output, self.record)
+        log.info("%s, %s on %s: %s", self.model.config.name, precision, plan.device, plan.describe())
+
+    def _index(self, generations: Sequence[Generation], new: list[Source]) -> Generation:
+        from jobs.indexing import Sizes, add_generation
+
+        log.info("indexing %s new objects", f"{len(new):,}")
+        return add_generation(
+            self.output,
+            generations,
+            new,
+            sizes=Sizes(self.config.images_per_part, self.config.images_per_unit),
+            limit=self.config.limit,
+            columns=ParquetColumns(self.config.image_column, self.config.id_column),
+        )
+
+    def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
+        import ray
+
+        from jobs.model_source import PredictorSettings
+        from jobs.passes import Passes, Publisher
+        from jobs.pipeline import Pipeline
+        from jobs.progress import LabelProgress
+        from jobs.stages import InputLimits
+
+        parts = [part for generation in generations for part in generation.parts]
+        published = self.output.published_parts()
+        staged = self.output.staged_units()
+        todo = [part for part in parts if part.number not in published]
+        metadata = {
+            "yolact.schema_version": str(SCHEMA_VERSION),
+            "yolact.identity": self.record["identity_sha256"],
+            "yolact.model": self.model.config.name,
+        }
+        settings = PredictorSettings(
+            ray.put(model),
+            device=plan.device,
+            precision=self.record["precision"],
+            score_threshold=self.config.score_threshold,
+            max_detections=self.identity["max_detections"],
+            nms=self.config.nms,
+            batch_size=self.config.batch_size,
+        )
+        pipeline = Pipeline(
+            self.output,
+            InputLimits(self.config.max_pixels, self.config.max_bytes),
+            self.model.config.input_size,
+            settings.make_predictor,
+            metadata,
+            plan,
+        )
+        total = sum(part.images for part in parts)
+        done = total - sum(part.images for part in todo)
+        publisher = Publisher(self.output, metadata)
+        begin = time.monotonic()
+        with LabelProgress(total, done) as progress:
+            passes = Passes(pipeline, todo, staged, publisher, progress, self.lease, done)
+            missing = passes.run()
+        seconds = time.monotonic() - begin
+        self._add_run(passes, started, seconds)
+        if missing or publisher.unreachable:
+            return self._incomplete(missing, passes, publisher.unreachable)
+        return self._finish([part.number for part in parts], total, passes, seconds)
+
+    def _add_run(self, passes: Passes, started: str, seconds: float) -> None:
+        totals = passes.totals
+        self.record["runs"].append(
+            {
+                "started": started,
+                "finished": run_record.now(),
+                "images": totals.images,
+                "seconds": round(seconds, 3),
+                "images_per_second": round(totals.images / seconds, 3),
+                "stage_seconds": {stage: round(spent, 3) for stage, spent in totals.seconds.items()},
+                "retries": dict(totals.retries),
+            }
+        )
+
+    def _incomplete(self, missing: list[int], passes: Passes, unpublished: list[str]) -> int:
+        self.record["status"] = "incomplete"
+        run_record.write(self.output, self.record)
+        problems = [passes.problems[unit] for unit in missing if unit in passes.problems]
+        reasons = [problem.problem for problem in problems] + unpublished
+        images = passes.images_in(missing)
+        again = all(problem.unreachable for problem in problems) and len(problems) == len(missing)
+        print(
+            f"yolact: {images:,} images have no labels yet"
+            + (f" ({len(unpublished)} parts unpublished)" if unpublished else "")
+            + (f"; last reason: {reasons[-1]}" if reasons else "; their workers died")
+            + "; run the same command again",
+            file=sys.stderr,
+        )
+        return EXIT_RUN_AGAIN if again else EXIT_FAILED
+
+    def _finish(self, parts: list[int], total: int, passes: Passes, seconds: float) -> int:
+        """Balance the books and put the marker. Raises `JobError` where they do not balance."""
+        from jobs.publish import Counts, read_counts
+
+        with ThreadPoolExecutor(16) as pool:
+            counts = Counts()
+            for of_part in pool.map(lambda number: read_counts(self.output, number), parts):
+                counts.add(of_part)
+        if counts.images != total or self.output.published_parts() != set(parts):
+            raise JobError(
+                f"the books do not balance: {total:,} images in the manifest, {counts.images:,} rows in labels/ "
+                f"of {self.output.uri}; nothing was marked as finished"
+            )
+        storage.delete_objects([entry.uri for entry in storage.list_objects(self.output.staging)])
+        self.record |= {
+            "status": "finished",
+            "counts": {
+                "images": counts.images,
+                "ok": counts.images - counts.failed,
+                "failed": counts.failed,
+                "instances": counts.instances,
+                "by_status": counts.statuses,
+            },
+        }
+        run_record.write(self.output, self.record)
+        summary = self._summary(counts, passes, seconds, len(parts))
+        run_record.write_success(
+            self.output,
+            {
+                "identity_sha256": self.record["identity_sha256"],
+                "listing": listing_digest(self.sources),
+                "images": counts.images,
+                "failed": counts.failed,
+                "summary": summary,
+            },
+        )
+        print(summary)
+        return _exit_code(counts.failed, counts.images, self.config.max_error_rate)
+
+    def _summary(self, counts: Counts, passes: Passes, seconds: float, parts: int) -> str:
+        failures = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.statuses.items()) if status != "ok")
+        retries = sum(passes.totals.retries.values())
+        this_run = passes.totals.images
+        lines = [
+            f"images     {counts.images:,} ({counts.images - counts.failed:,} ok, {counts.failed:,} failed"
+            + (f": {failures})" if failures else ")"),
+            f"instances  {counts.instances:,}",
+            f"this run   {this_run:,} images in {seconds:.1f} s, {this_run / seconds:.2f} images/s"
+            + (f", {retries:,} retries" if retries else ""),
+            f"labels     {self.output.labels} ({parts} file{'s' * (parts != 1)})",
+        ]
+        return "\n".join(lines)

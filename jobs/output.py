@@ -1,0 +1,89 @@
+"""Where everything of one labelling run lies under OUTPUT.
+
+`labels/`, `manifest/`, `run.json` and `_SUCCESS` are for readers. `_state/` is the job's own: the lease, the index of
+sources, and `staging/`, which holds one object per committed unit until its part is published. Names follow from part
+and unit alone, so that doing a step twice writes the same object twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from jobs import storage
+
+#: a unit's number is `part * UNITS_PER_PART + index`, so that parts can be cut independently of each other
+UNITS_PER_PART = 1 << 20
+
+_PART = re.compile(r"part-(\d{6,})\.parquet$")
+_STAGED = re.compile(r"part-(\d{6,})/unit-(\d{6,})\.parquet$")
+
+
+@dataclass(frozen=True)
+class Output:
+    """The object names of one run; `uri` is what the user gave as OUTPUT, without a trailing slash."""
+
+    uri: str
+
+    @property
+    def run_record(self) -> str:
+        return f"{self.uri}/run.json"
+
+    @property
+    def success(self) -> str:
+        return f"{self.uri}/_SUCCESS"
+
+    @property
+    def lease(self) -> str:
+        return f"{self.uri}/_state/lease.json"
+
+    @property
+    def labels(self) -> str:
+        return f"{self.uri}/labels"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self.uri}/manifest"
+
+    @property
+    def staging(self) -> str:
+        return f"{self.uri}/_state/staging"
+
+    @property
+    def index(self) -> str:
+        return f"{self.uri}/_state/index"
+
+    @property
+    def generations(self) -> str:
+        return f"{self.uri}/_state/sources"
+
+    def labels_part(self, part: int) -> str:
+        return f"{self.labels}/part-{part:06d}.parquet"
+
+    def manifest_part(self, part: int) -> str:
+        return f"{self.manifest}/part-{part:06d}.parquet"
+
+    def generation(self, number: int) -> str:
+        return f"{self.generations}/generation-{number:06d}.parquet"
+
+    def staged_part(self, part: int) -> str:
+        return f"{self.staging}/part-{part:06d}"
+
+    def staged_unit(self, unit: int) -> str:
+        part, index = divmod(unit, UNITS_PER_PART)
+        return f"{self.staged_part(part)}/unit-{index:06d}.parquet"
+
+    def published_parts(self) -> set[int]:
+        """Numbers of the parts that stand in `labels/`."""
+        return set(_numbers(_PART, self.labels))
+
+    def staged_units(self) -> set[int]:
+        """Units that are committed and whose part's staged objects were not yet removed."""
+        found = (_STAGED.search(entry.uri) for entry in storage.list_objects(self.staging))
+        return {int(m[1]) * UNITS_PER_PART + int(m[2]) for m in found if m}
+
+
+def _numbers(pattern: re.Pattern[str], folder: str) -> Iterable[int]:
+    found = (pattern.search(entry.uri) for entry in storage.list_objects(folder))
+    return (int(match[1]) for match in found if match)

@@ -1,0 +1,169 @@
+"""The passes of a labelling run: pipeline over what is missing, publishing as parts fill up, and a careful pass."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import ray
+
+from jobs import storage, tables
+from jobs.errors import JobError
+from jobs.lease import Lease
+from jobs.manifest import Part
+from jobs.output import UNITS_PER_PART, Output
+from jobs.pipeline import Pipeline
+from jobs.progress import LabelProgress
+from jobs.publish import publish_part
+from jobs.unit import UnitRecord
+
+log = logging.getLogger(__name__)
+
+#: so many units in a row that cannot be reached mean that the store is gone, and the rest is left for another run
+_UNREACHABLE_IN_A_ROW = 20
+_PUBLISHING_AT_ONCE = 2
+
+
+@dataclass
+class Totals:
+    """What the records of this run add up to."""
+
+    images: int = 0
+    instances: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: UnitRecord) -> None:
+        self.images += record.images
+        self.instances += record.instances
+        self.failures.update(record.failures)
+        self.retries.update(record.retries)
+        for stage, seconds in record.seconds.items():
+            self.seconds[stage] += seconds
+
+    def notes(self) -> str:
+        pieces = [f"{count:,} {status}" for status, count in sorted(self.failures.items())]
+        if retried := sum(self.retries.values()):
+            pieces.append(f"{retried:,} retries")
+        return ", ".join(pieces)
+
+
+class Publisher:
+    """Publishes parts by Ray tasks, a few at a time, while the pipeline goes on."""
+
+    def __init__(self, output: Output, metadata: dict[str, str]) -> None:
+        self._output, self._metadata = output, metadata
+        # no CPU of its own: it waits for the store, and must run while the pipeline holds every CPU
+        self._publish = ray.remote(publish_part).options(num_cpus=0, max_retries=3)
+        self._waiting: list[Part] = []
+        self._running: dict[ray.ObjectRef, Part] = {}
+        self.unreachable: list[str] = []
+
+    def submit(self, part: Part) -> None:
+        self._waiting.append(part)
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < _PUBLISHING_AT_ONCE:
+            part = self._waiting.pop(0)
+            self._running[self._publish.remote(self._output, part, self._metadata)] = part
+
+    def poll(self, timeout: float | None = 0) -> None:
+        """Take in what has finished; `timeout` None waits for one. Raises `JobError` where a part does not add up."""
+        ready, _ = ray.wait(list(self._running), timeout=timeout) if self._running else ([], [])
+        for reference in ready:
+            part = self._running.pop(reference)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                if isinstance(error.cause, storage.TransientStorageError):
+                    self.unreachable.append(f"part {part.number}: {error.cause}")
+                elif isinstance(error.cause, JobError):
+                    raise error.cause from None
+                else:
+                    raise
+        self._fill()
+
+    def drain(self) -> None:
+        while self._running:
+            self.poll(timeout=None)
+
+
+class Passes:
+    """Labels and publishes `parts`, of which the units in `staged` are committed already."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        parts: Sequence[Part],
+        staged: set[int],
+        publisher: Publisher,
+        progress: LabelProgress,
+        lease: Lease,
+        done: int,
+    ) -> None:
+        self._pipeline, self._publisher, self._progress, self._lease = pipeline, publisher, progress, lease
+        self._parts = {part.number: part for part in parts}
+        self._left = {part.number: set(part.unit_numbers()) - staged for part in parts}
+        self._done = done
+        self.totals = Totals()
+        self.problems: dict[int, UnitRecord] = {}
+
+    def run(self) -> list[int]:
+        """One pass over all, a careful one over what it left; returns the units still missing."""
+        for number in [number for number, units in self._left.items() if not units]:
+            self._publisher.submit(self._parts[number])
+        self._pass(careful=False)
+        if missing := self._missing():
+            log.info("%d units did not come through; trying them again, one image at a time", len(missing))
+            self._pass(careful=True)
+        self._publisher.drain()
+        return self._missing()
+
+    def _missing(self) -> list[int]:
+        return sorted(unit for units in self._left.values() for unit in units)
+
+    def images_in(self, units: Sequence[int]) -> int:
+        """How many images `units` hold, from the manifest."""
+        wanted = Counter(unit // UNITS_PER_PART for unit in units)
+        chosen = set(units)
+        total = 0
+        for number, count in wanted.items():
+            part = self._parts[number]
+            if count == part.units:
+                total += part.images
+            else:
+                table = tables.read(self._pipeline.output.manifest_part(number))
+                total += sum(unit in chosen for unit in table["unit"].to_pylist())
+        return total
+
+    def _pass(self, *, careful: bool) -> None:
+        in_a_row = 0
+        for record in self._pipeline.run(self._missing(), careful=careful):
+            self._lease.check()
+            if record.problem is None:
+                in_a_row = 0
+                self._committed(record)
+            else:
+                self.problems[record.unit] = record
+                self.totals.retries.update(record.retries)
+                in_a_row = in_a_row + 1 if record.unreachable else 0
+            self._progress.update(self._done, self.totals.notes())
+            self._publisher.poll()
+            if in_a_row >= _UNREACHABLE_IN_A_ROW:
+                log.warning("the store does not answer: %s", record.problem)
+                return
+
+    def _committed(self, record: UnitRecord) -> None:
+        part = record.unit // UNITS_PER_PART
+        if record.unit not in self._left[part]:
+            return  # a task that Ray ran twice
+        self.totals.add(record)
+        self._left[part].remove(record.unit)
+        self.problems.pop(record.unit, None)
+        self._done += record.images
+        if not self._left[part]:
+            self._publisher.submit(self._parts[part])

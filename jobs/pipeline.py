@@ -1,0 +1,115 @@
+"""The labelling pipeline on Ray Data: units in, commit records out, in one chain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+
+from jobs.careful_decode import decode_in_child
+from jobs.cluster_plan import Plan
+from jobs.output import Output
+from jobs.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
+from jobs.unit import UnitRecord
+from yolact.predictor import Predictor
+
+#: units of one execution: bounds what the driver and Ray hold, whatever the size of the lake
+UNITS_PER_EXECUTION = 20_000
+#: a block whose process dies is tried this often again before it is left to the careful pass
+_RETRIES_AFTER_A_CRASH = 2
+_NO_PROGRESS_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What the stages need. `make_predictor` is called once in each actor, with its number of CPU threads."""
+
+    output: Output
+    limits: InputLimits
+    input_size: int
+    make_predictor: Callable[[int], Predictor]
+    metadata: dict[str, str]
+    plan: Plan
+
+    def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
+        """Label `units` and yield a record for each that came through; one whose process died yields none."""
+        for first in range(0, len(units), UNITS_PER_EXECUTION):
+            yield from self._execute(units[first : first + UNITS_PER_EXECUTION], careful)
+
+    def _execute(self, units: Sequence[int], careful: bool) -> Iterator[UnitRecord]:
+        configure_ray_data()
+        plan = self.plan
+        records = (
+            ray.data.from_arrow([pa.table({"unit": pa.array([unit], pa.int64())}) for unit in units])
+            .map_batches(
+                fetch_and_decode,
+                batch_size=1,
+                batch_format="pyarrow",
+                fn_kwargs={
+                    "output": self.output,
+                    "limits": self.limits,
+                    "input_size": self.input_size,
+                    "decode": decode_in_child if careful else decode_and_prepare,
+                },
+                compute=TaskPoolStrategy(size=plan.decode_tasks),
+                num_cpus=plan.decode_cpus,
+                max_retries=_RETRIES_AFTER_A_CRASH,
+            )
+            .map_batches(
+                ModelActor,
+                batch_size=1,
+                batch_format="pyarrow",
+                fn_constructor_kwargs={
+                    "make_predictor": self.make_predictor,
+                    "threads": plan.threads,
+                    "output": self.output,
+                    "metadata": self.metadata,
+                    "careful": careful,
+                },
+                compute=ActorPoolStrategy(
+                    min_size=plan.min_actors, max_size=plan.max_actors, initial_size=plan.min_actors
+                ),
+                num_cpus=plan.actor_cpus,
+                num_gpus=plan.actor_gpus,
+                max_task_retries=_RETRIES_AFTER_A_CRASH,
+            )
+        )
+        for batch in records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for text in batch["record"].to_pylist():
+                yield UnitRecord.from_json(text)
+
+
+class ModelActor:
+    """A `Labeller` in an actor's process: makes its predictor there."""
+
+    def __init__(
+        self,
+        *,
+        make_predictor: Callable[[int], Predictor],
+        threads: int,
+        output: Output,
+        metadata: dict[str, str],
+        careful: bool,
+    ) -> None:
+        predictor = make_predictor(threads)
+        self._labeller = Labeller(predictor=predictor, output=output, metadata=metadata, careful=careful)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return self._labeller(batch)
+
+
+def configure_ray_data() -> None:
+    """Settings of Ray Data that the job relies on, in the driver's current context."""
+    context = DataContext.get_current()
+    # a unit that fails is simply not committed, and the driver sees that its object is missing
+    context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,70 @@
+"""What the user sees while a job runs: a bar on a terminal, a line every few seconds anywhere else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class LabelProgress:
+    """Images done of `total`; counts come from commit records, and a thread of its own keeps the display alive."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._already, self._done, self._notes = total, done, done, ""
+        self._start = time.monotonic()
+        self._stop = threading.Event()
+        self._console = Console(file=sys.stderr)
+        self._bar: Progress | None = None
+        self._lines: threading.Thread | None = None
+
+    def __enter__(self) -> LabelProgress:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("labelling"),
+                BarColumn(),
+                TextColumn("{task.completed:,}/{task.total:,} images"),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[notes]}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task("labelling", total=self._total, completed=self._done, rate="", notes="")
+            self._bar.start()
+        else:
+            self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)
+            self._lines.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        if self._bar is not None:
+            self._bar.stop()
+        if self._lines is not None:
+            self._lines.join()
+
+    def update(self, done: int, notes: str) -> None:
+        """`done` images have a row; `notes` names what else the user should know, such as failures and retries."""
+        self._done, self._notes = done, notes
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, rate=f"{self._rate():.1f} images/s", notes=notes)
+
+    def _rate(self) -> float:
+        return (self._done - self._already) / max(time.monotonic() - self._start, 1e-9)
+
+    def _print_lines(self) -> None:
+        while not self._stop.wait(LINE_SECONDS):
+            notes = f", {self._notes}" if self._notes else ""
+            log.info("%s of %s images, %.1f images/s%s", f"{self._done:,}", f"{self._total:,}", self._rate(), notes)

@@ -1,0 +1,77 @@
+"""Being connected to Ray, quietly, for as long as a job runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobs.cluster_plan import Node
+from jobs.errors import JobError
+
+
+@contextmanager
+def ray_session(address: str) -> Iterator[None]:
+    """Connect to the cluster at `address`, or start a local one, and leave it as it was found.
+
+    "auto" takes the cluster that is there (RAY_ADDRESS, or one started on this machine) and else starts a local one;
+    "local" always starts one; anything else is an address. A Ray that the caller initialised is used as it is.
+    """
+    # a warning of Ray's about CUDA_VISIBLE_DEVICES on workers without GPUs, meant for Ray's own developers
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address == "local":
+            _start_local(quiet)
+        elif address == "auto":
+            try:
+                ray.init(address="auto", **quiet)
+            except ConnectionError:
+                if os.environ.get("RAY_ADDRESS"):
+                    raise
+                _start_local(quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise JobError(f"no Ray cluster at {where}: {reason}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _start_local(quiet: dict[str, object]) -> None:
+    import ray
+
+    # on loopback only: a cluster for one user's job is not to be reached from outside
+    ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+
+
+def alive_nodes() -> list[Node]:
+    """What each node of the connected cluster offers."""
+    import ray
+
+    return [
+        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def is_autoscaling() -> bool:
+    """Whether the cluster can grow; Ray's autoscaler reports its node types to the control store."""
+    from ray._private.worker import global_worker
+
+    try:
+        return global_worker.gcs_client.internal_kv_get(b"__autoscaling_config", b"autoscaler") is not None
+    except Exception:
+        # an internal of Ray: without it a cluster counts as fixed, and a plan too large for it is refused early
+        return False

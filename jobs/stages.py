@@ -1,0 +1,156 @@
+"""The stages of the labelling pipeline, as plain functions and classes that know nothing of Ray Data.
+
+    (unit number) ─▶ fetch_and_decode ─▶ Labeller (model, commit) ─▶ UnitRecord
+
+What is wrong with one image becomes that image's row; what is wrong with the store or the unit as a whole leaves the
+unit uncommitted and travels on as `UnitRecord.problem`.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from jobs import lake, manifest, storage, tables
+from jobs.label_rows import label_rows
+from jobs.output import UNITS_PER_PART, Output
+from jobs.schema import STATUS_OK
+from jobs.unit import UnitImage, UnitRecord, pack_unit, unpack_unit
+from yolact.images import ImageError, decode_image
+from yolact.preprocess import PreparedImage, prepare_image
+
+if TYPE_CHECKING:
+    from yolact.predictor import Detections, Predictor
+
+
+@dataclass(frozen=True)
+class InputLimits:
+    """What an image may be: `max_pixels` (height × width) and `max_bytes` of the encoded file."""
+
+    max_pixels: int
+    max_bytes: int
+
+
+@functools.lru_cache(maxsize=2)
+def _manifest_part(uri: str) -> pa.Table:
+    # neighbouring units come to the same worker one after the other; a part is some ten megabytes
+    return tables.read(uri)
+
+
+@contextmanager
+def _timed(record: UnitRecord, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    record.seconds[stage] = record.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def decode_and_prepare(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
+    """Encoded bytes to what the model needs of the image; raises `ImageError`."""
+    pixels = decode_image(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
+    return prepare_image(pixels, input_size)
+
+
+def fetch_and_decode(
+    batch: pa.Table,
+    *,
+    output: Output,
+    limits: InputLimits,
+    input_size: int,
+    decode: Callable[[bytes, InputLimits, int], PreparedImage] = decode_and_prepare,
+) -> pa.Table:
+    """Bytes and pixels of one unit: `batch` is one row with `unit`; the result is one row of `pack_unit`."""
+    unit = batch["unit"][0].as_py()
+    record = UnitRecord(unit)
+    images: list[UnitImage] = []
+    try:
+        with _timed(record, "fetch"):
+            part = _manifest_part(output.manifest_part(unit // UNITS_PER_PART))
+            rows = manifest.rows_of_unit(part, unit).to_pylist()
+            record.images = len(rows)
+            fetched = lake.fetch_rows(rows, max_bytes=limits.max_bytes)
+        with _timed(record, "decode"):
+            images = [
+                _unit_image(row, data, limits, input_size, decode) for row, data in zip(rows, fetched, strict=True)
+            ]
+    except storage.TransientStorageError as error:
+        record.problem, record.unreachable = str(error), True
+    return pack_unit(record, images)
+
+
+def _unit_image(
+    row: dict[str, Any],
+    data: bytes | lake.Problem,
+    limits: InputLimits,
+    input_size: int,
+    decode: Callable[[bytes, InputLimits, int], PreparedImage],
+) -> UnitImage:
+    image_id, uri = row["image_id"], row["uri"]
+    if isinstance(data, lake.Problem):
+        return UnitImage(image_id, uri, data.status, data.reason, None)
+    try:
+        return UnitImage(image_id, uri, STATUS_OK, None, decode(data, limits, input_size))
+    except ImageError as error:
+        return UnitImage(image_id, uri, error.status, error.reason, None)
+
+
+class Labeller:
+    """Runs the model over one unit and commits its rows with a single put.
+
+    `careful` predicts image by image, so that one image the model cannot stomach becomes a row and its neighbours get
+    their labels.
+    """
+
+    def __init__(self, *, predictor: Predictor, output: Output, metadata: dict[str, str], careful: bool) -> None:
+        self.predictor = predictor
+        self.output = output
+        self.metadata = metadata
+        self.careful = careful
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        record, images = unpack_unit(batch)
+        if record.problem is None:
+            try:
+                self._label(record, images)
+            except storage.TransientStorageError as error:
+                record.problem, record.unreachable = str(error), True
+            except Exception as error:
+                # the row boundary of the stage: the unit stays uncommitted and the careful pass takes it
+                record.problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+        return record.to_table()
+
+    def _label(self, record: UnitRecord, images: list[UnitImage]) -> None:
+        with _timed(record, "inference"):
+            detections: list[Detections | None]
+            if self.careful:
+                images, detections = self._predict_one_by_one(images)
+            else:
+                found = iter(self.predictor.predict_prepared([i.prepared for i in images if i.prepared is not None]))
+                detections = [None if image.prepared is None else next(found) for image in images]
+        with _timed(record, "commit"):
+            rows = label_rows(images, detections, self.predictor.class_names)
+            rows = rows.replace_schema_metadata(self.metadata)
+            storage.put_atomic(self.output.staged_unit(record.unit), tables.to_bytes(rows))
+        record.instances = sum(len(d.scores) for d in detections if d is not None)
+        record.failures = dict(Counter(image.status for image in images if image.status != STATUS_OK))
+
+    def _predict_one_by_one(self, images: list[UnitImage]) -> tuple[list[UnitImage], list[Detections | None]]:
+        labelled: list[UnitImage] = []
+        detections: list[Detections | None] = []
+        for image in images:
+            found = None
+            if image.prepared is not None:
+                try:
+                    (found,) = self.predictor.predict_prepared([image.prepared])
+                except Exception as error:
+                    reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+                    image = UnitImage(image.image_id, image.uri, "inference_failed", reason, None)
+            labelled.append(image)
+            detections.append(found)
+        return labelled, detections

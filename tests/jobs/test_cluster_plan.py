@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from jobs.cluster_plan import Node, make_plan, parse_num_actors
+from jobs.errors import UsageError
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_default_plan_fits_the_cluster(cpus, nodes):
+    plan = make_plan([Node(cpus, 0)] * nodes, device="auto", actors=None, autoscaling=False)
+    assert plan.device == "cpu"
+    assert plan.actor_cpus <= cpus
+    assert plan.max_actors * plan.actor_cpus + plan.decode_tasks * plan.decode_cpus <= cpus * nodes + 1e-9
+
+
+@pytest.mark.parametrize("actors", [1, 2])
+def test_two_cpus_hold_one_actor_or_two_and_the_decoding(actors):
+    plan = make_plan([Node(2, 0)], device="cpu", actors=(actors, actors), autoscaling=False)
+    assert plan.max_actors * plan.actor_cpus + plan.decode_tasks * plan.decode_cpus <= 2
+    assert plan.threads == 2 // actors
+
+
+def test_gpus_get_an_actor_each_and_no_cpu():
+    plan = make_plan([Node(8, 2), Node(16, 0)], device="auto", actors=None, autoscaling=False)
+    assert (plan.device, plan.max_actors, plan.actor_gpus, plan.actor_cpus) == ("cuda", 2, 1.0, 0.0)
+
+
+def test_what_cannot_be_scheduled_is_refused_at_once():
+    with pytest.raises(UsageError, match="the cluster has 0 GPUs"):
+        make_plan([Node(2, 0)], device="cuda", actors=None, autoscaling=False)
+    with pytest.raises(UsageError, match="3 model actors cannot be scheduled: the cluster has 2 CPUs"):
+        make_plan([Node(2, 0)], device="cpu", actors=(3, 3), autoscaling=False)
+    with pytest.raises(UsageError, match="no CPU to schedule on"):
+        make_plan([Node(0, 0)], device="auto", actors=None, autoscaling=False)
+
+
+def test_a_cluster_that_can_grow_is_not_refused():
+    assert make_plan([Node(0, 0)], device="cuda", actors=(1, 8), autoscaling=True).max_actors == 8
+
+
+@pytest.mark.parametrize(("text", "expected"), [(None, None), ("4", (4, 4)), ("2:8", (2, 8))])
+def test_num_actors(text, expected):
+    assert parse_num_actors(text) == expected
+
+
+@pytest.mark.parametrize("text", ["0", "a", "4:2", "1:2:3", "-1", ""])
+def test_bad_num_actors(text):
+    with pytest.raises(UsageError, match="--num-actors"):
+        parse_num_actors(text)
