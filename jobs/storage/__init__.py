@@ -1,0 +1,58 @@
+"""The one place that touches object stores and disks; see `operations` for what it offers and what it raises."""
+
+from jobs.storage.errors import (
+    ObjectChangedError,
+    ObjectMissingError,
+    StorageError,
+    TransientStorageError,
+    classify,
+    one_line,
+    redact,
+)
+from jobs.storage.filesystems import open_filesystem, split_uri
+from jobs.storage.operations import (
+    check_reachable,
+    check_writable,
+    delete_objects,
+    exists,
+    iter_objects,
+    list_objects,
+    object_info,
+    put_atomic,
+    put_if_absent,
+    read_bytes,
+    read_range,
+    read_versioned,
+    replace_if_unchanged,
+    upload_file,
+)
+from jobs.storage.retry import Retry
+from jobs.storage.store import ObjectInfo
+
+__all__ = [
+    "ObjectChangedError",
+    "ObjectInfo",
+    "ObjectMissingError",
+    "Retry",
+    "StorageError",
+    "TransientStorageError",
+    "check_reachable",
+    "check_writable",
+    "classify",
+    "delete_objects",
+    "exists",
+    "iter_objects",
+    "list_objects",
+    "object_info",
+    "one_line",
+    "open_filesystem",
+    "put_atomic",
+    "put_if_absent",
+    "read_bytes",
+    "read_range",
+    "read_versioned",
+    "redact",
+    "replace_if_unchanged",
+    "split_uri",
+    "upload_file",
+]

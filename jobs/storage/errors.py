@@ -1,0 +1,232 @@
+"""What can go wrong with an object store, sorted by what to do about it, in messages without credentials."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobs.errors import JobError
+
+#: transient: try again; missing: no such object; precondition: it is there already or it changed;
+#: range: the object ends before the bytes that were asked for; permanent: trying again cannot help
+Kind = Literal["transient", "missing", "precondition", "range", "permanent"]
+
+
+class StorageError(JobError):
+    """A storage operation failed for good; `reason` is the short name under which failures of its kind are counted."""
+
+    def __init__(self, message: str, reason: str = "storage error") -> None:
+        super().__init__(redact(message), reason)
+
+    @property
+    def reason(self) -> str:
+        return str(self.args[1])
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class TransientStorageError(StorageError):
+    """It may work later: throttling, a time-out, a reset, a short body, 403 for a while; the retries are spent."""
+
+
+class ObjectMissingError(StorageError):
+    """There is no such object (or no such bucket)."""
+
+
+class ObjectChangedError(StorageError):
+    """The object is not the one that was listed: another etag, or it is shorter than it was."""
+
+
+class RetryableError(Exception):
+    """Raised by a store for what only it can see, such as a short body; retried, and never seen outside storage."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception, classified: what to do (`kind`), under which name to count it, and one line for people."""
+
+    kind: Kind
+    reason: str
+    detail: str
+
+
+#: S3 error codes that decide on their own, whatever the HTTP status
+_CODES: dict[str, tuple[Kind, str]] = {
+    "SlowDown": ("transient", "throttled"),
+    "Throttling": ("transient", "throttled"),
+    "ThrottlingException": ("transient", "throttled"),
+    "RequestLimitExceeded": ("transient", "throttled"),
+    "TooManyRequests": ("transient", "throttled"),
+    "RequestTimeout": ("transient", "time-out"),
+    "ExpiredToken": ("transient", "credentials"),
+    "ExpiredTokenException": ("transient", "credentials"),
+    "TokenRefreshRequired": ("transient", "credentials"),
+    "RequestTimeTooSkewed": ("transient", "clock skew"),
+    "OperationAborted": ("transient", "conflict"),
+    "ConditionalRequestConflict": ("transient", "conflict"),
+    "IncompleteBody": ("transient", "short body"),
+    "BadDigest": ("transient", "corrupt body"),
+    "XAmzContentSHA256Mismatch": ("transient", "corrupt body"),
+    "NoSuchUpload": ("transient", "upload lost"),
+    "PreconditionFailed": ("precondition", "precondition"),
+    "InvalidRange": ("range", "range"),
+}
+_STATUSES: dict[int, tuple[Kind, str]] = {
+    401: ("transient", "forbidden"),
+    403: ("transient", "forbidden"),
+    404: ("missing", "missing"),
+    408: ("transient", "time-out"),
+    409: ("transient", "conflict"),
+    410: ("missing", "missing"),
+    412: ("precondition", "precondition"),
+    416: ("range", "range"),
+    425: ("transient", "throttled"),
+    429: ("transient", "throttled"),
+    501: ("permanent", "not implemented"),
+    503: ("transient", "throttled"),
+}
+#: exception classes by name, so that no client library need be imported to recognise its errors
+_CLASSES: dict[str, tuple[Kind, str]] = {
+    "IncompleteReadError": ("transient", "short body"),
+    "IncompleteRead": ("transient", "short body"),
+    "ResponseStreamingError": ("transient", "short body"),
+    "ClientPayloadError": ("transient", "short body"),
+    "FlexibleChecksumError": ("transient", "corrupt body"),
+    "ResponseParserError": ("transient", "corrupt body"),
+    "NoCredentialsError": ("transient", "credentials"),
+    "CredentialRetrievalError": ("transient", "credentials"),
+    "TokenRetrievalError": ("transient", "credentials"),
+    "TimeoutError": ("transient", "time-out"),
+    "Timeout": ("transient", "time-out"),
+    "TimeoutException": ("transient", "time-out"),
+    "ConnectionError": ("transient", "connection"),
+    "HTTPClientError": ("transient", "connection"),
+    "ClientConnectionError": ("transient", "connection"),
+    "TransportError": ("transient", "connection"),
+    "RemoteDisconnected": ("transient", "connection"),
+}
+_ERRNOS: dict[int, tuple[Kind, str]] = {
+    errno.ENOENT: ("missing", "missing"),
+    errno.ENOTDIR: ("missing", "missing"),
+    errno.EAGAIN: ("transient", "busy"),
+    errno.EBUSY: ("transient", "busy"),
+    errno.EINTR: ("transient", "busy"),
+    errno.EIO: ("transient", "input/output error"),
+    errno.ESTALE: ("transient", "stale file handle"),
+    errno.ETIMEDOUT: ("transient", "time-out"),
+}
+
+
+def classify(error: BaseException) -> Failure:
+    """Sorts an exception of any fsspec filesystem, botocore or the operating system by what to do about it."""
+    if isinstance(error, RetryableError):
+        return Failure("transient", error.reason, one_line(str(error)))
+    for link in _causes(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            kind, reason = _by_response(response)
+            return Failure(kind, reason, _response_line(response))
+    for link in _causes(error):
+        known = _by_status(_http_status(link)) or _by_class(link) or _by_errno(link)
+        if known is not None:
+            return Failure(*known, detail=_error_line(link))
+    return Failure("permanent", "storage error", _error_line(error))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception, then what it was raised from; s3fs puts the client's own error there."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__
+
+
+def _by_response(response: dict[str, Any]) -> tuple[Kind, str]:
+    known = _CODES.get(str(response.get("Error", {}).get("Code")))
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return known or _by_status(status) or ("permanent", "storage error")
+
+
+def _by_status(status: object) -> tuple[Kind, str] | None:
+    if not isinstance(status, int) or status < 400 or status > 599:
+        return None
+    known = _STATUSES.get(status)
+    if known is None:
+        known = ("transient", "server error") if status >= 500 else ("permanent", "refused")
+    return known
+
+
+def _http_status(error: BaseException) -> object:
+    """The HTTP status that gcsfs, aiohttp, requests, httpx and huggingface_hub hang on their errors."""
+    of_response = getattr(getattr(error, "response", None), "status_code", None)
+    for status in (of_response, getattr(error, "status", None), getattr(error, "code", None)):
+        if isinstance(status, str) and status.isdigit():
+            status = int(status)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def _by_class(error: BaseException) -> tuple[Kind, str] | None:
+    names = [cls.__name__ for cls in type(error).__mro__]
+    return next((_CLASSES[name] for name in names if name in _CLASSES), None)
+
+
+def _by_errno(error: BaseException) -> tuple[Kind, str] | None:
+    if isinstance(error, FileNotFoundError):  # remote filesystems raise it without a number
+        return ("missing", "missing")
+    if isinstance(error, PermissionError) and error.errno is None:  # a 403; the local disk's has a number
+        return ("transient", "forbidden")
+    return _ERRNOS.get(error.errno) if isinstance(error, OSError) and error.errno is not None else None
+
+
+def _response_line(response: dict[str, Any]) -> str:
+    error = response.get("Error", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    code = str(error.get("Code") or "error")
+    label = code if code == str(status) else f"{status} {code}"
+    return one_line(f"{label}: {error.get('Message') or 'no message'}")
+
+
+def _error_line(error: BaseException) -> str:
+    """The operating system's own words; else the class name and the message, which alone may be cryptic."""
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(error.strerror)
+    return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """`text` without credentials, control characters and line breaks, at most `limit` characters long."""
+    printable = "".join(character if character.isprintable() else " " for character in redact(text))
+    words = " ".join(printable.split())
+    return words if len(words) <= limit else words[: limit - 1] + "…"
+
+
+_SIGNED_QUERY = re.compile(
+    r"(?i)\b(X-Amz-Signature|X-Amz-Credential|X-Amz-Security-Token|AWSAccessKeyId|Signature|sig|token|access_token)"
+    r"=[^&\s\"'<>]+"
+)
+_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
+_ACCESS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
+_SECRET_NAME = re.compile(r"(?i)(ACCESS_KEY_ID|ACCESS_KEY|SECRET|_TOKEN|PASSWORD|_KEY)$")
+
+
+def redact(text: str) -> str:
+    """`text` with signed query parameters, user:password@, AWS key ids and this environment's secrets blotted out."""
+    text = _SIGNED_QUERY.sub(r"\1=***", text)
+    text = _USER_INFO.sub("***@", text)
+    text = _ACCESS_KEY_ID.sub("***", text)
+    for name, value in os.environ.items():
+        if len(value) >= 6 and _SECRET_NAME.search(name):
+            text = text.replace(value, "***")
+    return text

@@ -1,0 +1,208 @@
+"""Reading, writing, listing and deleting objects anywhere, with retries that are bounded and counted.
+
+Every function takes the URI of any fsspec scheme or a local path, and a `Retry` whose counts tell afterwards what had
+to be tried again; without one it gets a fresh one. What they raise: TransientStorageError when the retries are spent,
+ObjectMissingError, ObjectChangedError, and StorageError for everything that trying again cannot help.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.errors import JobError, UsageError
+from jobs.storage.errors import Failure, ObjectMissingError, StorageError, TransientStorageError
+from jobs.storage.filesystems import forget_filesystem, open_filesystem, split_uri
+from jobs.storage.local import LocalStore
+from jobs.storage.other import FsspecStore
+from jobs.storage.retry import Retry
+from jobs.storage.s3 import S3Store
+from jobs.storage.store import ObjectInfo, Store
+
+Result = TypeVar("Result")
+
+
+def read_bytes(uri: str, *, etag: str | None = None, retry: Retry | None = None) -> bytes:
+    """The whole object; with `etag`, that very one, else ObjectChangedError."""
+    return _run(uri, "read", lambda store, path: store.read(path, 0, None, etag), retry)
+
+
+def read_range(uri: str, offset: int, length: int, *, etag: str | None = None, retry: Retry | None = None) -> bytes:
+    """Exactly `length` bytes from `offset`; fewer are never returned (a range past the end is ObjectChangedError)."""
+    if length <= 0:
+        return b""
+    return _run(
+        uri,
+        f"read bytes {offset}–{offset + length - 1} of",
+        lambda store, path: store.read(path, offset, length, etag),
+        retry,
+    )
+
+
+def read_versioned(uri: str, *, retry: Retry | None = None) -> tuple[bytes, str]:
+    """The object and the version that `replace_if_unchanged` wants back; the version is opaque, not the listed etag."""
+    return _run(uri, "read", lambda store, path: store.read_versioned(path), retry)
+
+
+def put_atomic(uri: str, data: bytes, *, retry: Retry | None = None) -> None:
+    """Writes the object so that readers see the old one or the new one, whole, and a crash leaves either."""
+    _run(uri, "write", lambda store, path: store.put(path, data), retry)
+
+
+def upload_file(local: Path, uri: str, *, retry: Retry | None = None) -> None:
+    """As `put_atomic`, from a file on the local disk."""
+    _run(uri, "write", lambda store, path: store.upload(local, path), retry)
+
+
+def put_if_absent(uri: str, data: bytes, *, retry: Retry | None = None) -> bool:
+    """Writes the object unless there is one; of many callers at once exactly one gets True.
+
+    An attempt whose answer got lost may have written: when a later attempt finds an object there, it is ours exactly
+    if it holds our bytes, so `data` should say whose it is.
+    """
+    return _put_conditionally(uri, data, lambda store, path: store.put_if_absent(path, data), retry)
+
+
+def replace_if_unchanged(uri: str, data: bytes, version: str, *, retry: Retry | None = None) -> bool:
+    """Overwrites the object if it is still the `version` that `read_versioned` gave; False if it changed or is gone."""
+    return _put_conditionally(
+        uri,
+        data,
+        lambda store, path: store.replace_if_unchanged(path, data, version),
+        retry,
+    )
+
+
+def object_info(uri: str, *, retry: Retry | None = None) -> ObjectInfo:
+    """Size and etag of one object; raises ObjectMissingError where there is none (a folder is none)."""
+    return _run(uri, "find", lambda store, path: store.info(path), retry)
+
+
+def exists(uri: str, *, retry: Retry | None = None) -> bool:
+    """Whether there is an object of that name; asked of the store itself, never of a cache."""
+    try:
+        object_info(uri, retry=retry)
+    except ObjectMissingError:
+        return False
+    return True
+
+
+def iter_objects(
+    folder: str, name_prefix: str = "", *, recursive: bool = True, retry: Retry | None = None
+) -> Iterator[ObjectInfo]:
+    """All objects below `folder` whose path goes on with `name_prefix`, page by page, in the store's own order.
+
+    Folder markers (names that end in "/") and unfinished local writes are left out. Nothing there gives nothing.
+    """
+    token: str | None = None
+    while True:
+        page, token = _list_page(folder, name_prefix, recursive, token, retry)
+        yield from page
+        if token is None:
+            return
+
+
+def list_objects(
+    folder: str, name_prefix: str = "", *, recursive: bool = True, retry: Retry | None = None
+) -> list[ObjectInfo]:
+    """As `iter_objects`, sorted by URI."""
+    return sorted(iter_objects(folder, name_prefix, recursive=recursive, retry=retry))
+
+
+def delete_objects(uris: Sequence[str], *, retry: Retry | None = None) -> None:
+    """Deletes the objects; those that are gone already are fine."""
+    by_scheme: dict[str, list[str]] = {}
+    for uri in uris:
+        by_scheme.setdefault(split_uri(uri)[0], []).append(uri)
+    for same_place in by_scheme.values():
+        paths = [open_filesystem(uri)[1] for uri in same_place]
+        _run(
+            same_place[0],
+            f"delete {len(paths)} objects such as",
+            lambda store, path, paths=paths: store.delete(paths),  # type: ignore[misc]
+            retry,
+        )
+
+
+def check_reachable(uri: str) -> None:
+    """Returns if the store behind `uri` answers; else raises within half a minute, before a run has started anything.
+
+    JobError: it is down or refuses. UsageError: there is no such bucket, or the scheme is unknown.
+    """
+    retry = _short_retry()
+    try:
+        _list_page(uri, "", False, None, retry)
+    except ObjectMissingError as error:
+        raise UsageError(str(error)) from None
+    except TransientStorageError as error:
+        raise JobError(f"the store does not answer: {error}") from None
+
+
+def check_writable(folder: str) -> None:
+    """Returns if an object can be written under `folder` and deleted again; raises as `check_reachable` does."""
+    retry = _short_retry()
+    probe = f"{folder.rstrip('/')}/.probe-{uuid.uuid4().hex}"
+    try:
+        put_atomic(probe, b"", retry=retry)
+        delete_objects([probe], retry=retry)
+    except ObjectMissingError as error:
+        raise UsageError(str(error)) from None
+    except StorageError as error:
+        raise JobError(f"cannot write to {folder}: {error}") from None
+
+
+def _short_retry() -> Retry:
+    return Retry(attempts=5, total_seconds=15.0, attempt_seconds=12.0, first_delay=0.5, max_delay=3.0)
+
+
+def _list_page(
+    folder: str, name_prefix: str, recursive: bool, token: str | None, retry: Retry | None
+) -> tuple[list[ObjectInfo], str | None]:
+    return _run(
+        folder,
+        "list",
+        lambda store, path: store.list_page(path, name_prefix, recursive, token),
+        retry,
+    )
+
+
+def _put_conditionally(uri: str, data: bytes, put: Callable[[Store, str], bool], retry: Retry | None) -> bool:
+    failures: list[Failure] = []
+
+    def attempt(store: Store, path: str) -> bool:
+        written = put(store, path)
+        return written or (bool(failures) and store.read(path, 0, None, None) == data)
+
+    return _run(uri, "write", attempt, retry, failures.append)
+
+
+def _run(
+    uri: str,
+    verb: str,
+    operation: Callable[[Store, str], Result],
+    retry: Retry | None,
+    on_retry: Callable[[Failure], None] | None = None,
+) -> Result:
+    """One operation with retries; a refused or outlived credential gets a new client, which reads credentials anew."""
+    retry = retry or Retry()
+
+    def attempt() -> Result:
+        return operation(*_store_for(uri, retry.attempt_seconds))
+
+    def renew(failure: Failure) -> None:
+        if failure.reason in ("forbidden", "credentials"):
+            forget_filesystem(open_filesystem(uri)[0])
+        if on_retry is not None:
+            on_retry(failure)
+
+    return retry.call(attempt, f"{verb} {uri}", renew)
+
+
+def _store_for(uri: str, timeout: float) -> tuple[Store, str]:
+    filesystem, path = open_filesystem(uri)
+    scheme = split_uri(uri)[0]
+    if scheme == "file":
+        return LocalStore(), path
+    return (S3Store(filesystem, timeout) if scheme == "s3" else FsspecStore(filesystem)), path

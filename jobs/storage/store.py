@@ -1,0 +1,49 @@
+"""What every kind of place that bytes live in offers: one operation, done once.
+
+Trying again is `jobs.storage.operations`' business. Paths are without their scheme, as fsspec has them ("bucket/key",
+"/folder/file").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class ObjectInfo(NamedTuple):
+    """One object: `etag` changes when its content does (the store's own; on the local disk, time and size)."""
+
+    uri: str
+    size: int
+    etag: str
+
+
+class Store(Protocol):
+    """One place that bytes live in."""
+
+    def info(self, path: str) -> ObjectInfo: ...
+
+    def read(self, path: str, offset: int, length: int | None, etag: str | None) -> bytes:
+        """`length` bytes from `offset`, or all from there on; never fewer: short bodies raise RetryableError."""
+        ...
+
+    def read_versioned(self, path: str) -> tuple[bytes, str]: ...
+
+    def put(self, path: str, data: bytes) -> None: ...
+
+    def put_if_absent(self, path: str, data: bytes) -> bool: ...
+
+    def replace_if_unchanged(self, path: str, data: bytes, version: str) -> bool: ...
+
+    def upload(self, local: Path, path: str) -> None: ...
+
+    def list_page(
+        self, folder: str, name_prefix: str, recursive: bool, token: str | None
+    ) -> tuple[list[ObjectInfo], str | None]:
+        """Some objects below `folder` whose path goes on with `name_prefix`, and the token of the next page."""
+        ...
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Deletes the objects; those that are not there are none of its concern."""
+        ...
