@@ -1,0 +1,168 @@
+"""COCO average precision of masks and boxes with pycocotools, for validation while training and for label tables.
+
+Both use these functions, so that the two cannot disagree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from pycocotools import mask as rle_tools
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+#: index of "all sizes" on the area axis of COCOeval's arrays; then small (< 32² px), medium (< 96² px), large
+ALL_SIZES, SMALL, MEDIUM, LARGE = range(4)
+#: the numbers of detections per image at which COCO reports recall, before the largest one
+RECALL_AT = (1, 10)
+
+
+class DetectedInstance(NamedTuple):
+    """One detection, in the pixels of its image."""
+
+    image_id: int | str
+    category_id: int
+    score: float
+    """ranks boxes, and masks without a score of their own"""
+    mask_score: float | None
+    bbox: Sequence[float]
+    """x, y, width, height"""
+    mask: Mapping[str, Any]
+    """COCO RLE"""
+
+
+@dataclass(frozen=True)
+class CocoScores:
+    """COCO's numbers for one kind of overlap, each 0–1, or −1 where there is no ground truth of that kind."""
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar_1: float
+    ar_10: float
+    ar_max: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    ap_by_iou: dict[str, float]
+    """AP at each IoU, keyed by its two decimals: 0.50, 0.55 … 0.95"""
+    ap_by_class: dict[str, float]
+    max_detections: int
+    """detections per image that count, the best ones"""
+
+    def headline(self) -> dict[str, float]:
+        """The twelve numbers of COCO's summary by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, float)}
+
+
+def evaluate_instances(
+    ground_truth: Mapping[str, Any], detections: Sequence[DetectedInstance], max_detections: int = 100
+) -> dict[str, CocoScores]:
+    """Average precision over IoU 0.50:0.05:0.95 of masks and boxes.
+
+    Args:
+        ground_truth: COCO instances object; its images define what is counted.
+        detections: all detections of these images, in any order; none gives AP 0.
+        max_detections: per image and class, the best that count (COCO: 100).
+
+    Returns:
+        {"mask": …, "box": …}
+
+    Raises:
+        ValueError: if a detection belongs to an image or category that the ground truth does not have, or if
+            `max_detections` is not above 10.
+    """
+    if max_detections <= RECALL_AT[-1]:
+        raise ValueError(
+            f"max_detections {max_detections} must be above {RECALL_AT[-1]}, where COCO measures recall too"
+        )
+    known_images = {image["id"] for image in ground_truth["images"]}
+    known_categories = {category["id"] for category in ground_truth["categories"]}
+    for detection in detections:
+        if detection.image_id not in known_images or detection.category_id not in known_categories:
+            raise ValueError(
+                f"a detection has image {detection.image_id!r} and category {detection.category_id!r}, "
+                "of which the ground truth lacks one; leave such detections out"
+            )
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        truth = _indexed(ground_truth, list(ground_truth["annotations"]))
+        return {kind: _scores(truth, ground_truth, detections, kind, max_detections) for kind in ("mask", "box")}
+
+
+def _indexed(ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]]) -> COCO:
+    coco = COCO()
+    coco.dataset = {**ground_truth, "annotations": annotations}
+    coco.createIndex()
+    return coco
+
+
+def _scores(
+    truth: COCO,
+    ground_truth: Mapping[str, Any],
+    detections: Sequence[DetectedInstance],
+    kind: str,
+    max_detections: int,
+) -> CocoScores:
+    results = [_result(number, detection, kind) for number, detection in enumerate(detections, start=1)]
+    evaluation = COCOeval(truth, _indexed(ground_truth, results), {"mask": "segm", "box": "bbox"}[kind])
+    evaluation.params.maxDets = [*RECALL_AT, max_detections]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    # axes of precision: IoU, recall, class, size, detections per image; recall lacks the second
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    thresholds = evaluation.params.iouThrs
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    best = precision[..., -1]
+    return CocoScores(
+        ap=_mean(best[:, :, :, ALL_SIZES]),
+        ap50=_mean(best[0, :, :, ALL_SIZES]),
+        ap75=_mean(best[5, :, :, ALL_SIZES]),
+        ap_small=_mean(best[:, :, :, SMALL]),
+        ap_medium=_mean(best[:, :, :, MEDIUM]),
+        ap_large=_mean(best[:, :, :, LARGE]),
+        ar_1=_mean(recall[:, :, ALL_SIZES, 0]),
+        ar_10=_mean(recall[:, :, ALL_SIZES, 1]),
+        ar_max=_mean(recall[:, :, ALL_SIZES, 2]),
+        ar_small=_mean(recall[:, :, SMALL, 2]),
+        ar_medium=_mean(recall[:, :, MEDIUM, 2]),
+        ar_large=_mean(recall[:, :, LARGE, 2]),
+        ap_by_iou={f"{iou:.2f}": _mean(best[i, :, :, ALL_SIZES]) for i, iou in enumerate(thresholds)},
+        ap_by_class={
+            names[category_id]: _mean(best[:, :, position, ALL_SIZES])
+            for position, category_id in enumerate(evaluation.params.catIds)
+        },
+        max_detections=max_detections,
+    )
+
+
+def _result(number: int, detection: DetectedInstance, kind: str) -> dict[str, Any]:
+    """What COCO.loadRes would make of a detection; it takes no empty list and mixes up the areas."""
+    result: dict[str, Any] = {
+        "id": number,
+        "image_id": detection.image_id,
+        "category_id": detection.category_id,
+        "iscrowd": 0,
+        "score": detection.score,
+    }
+    if kind == "mask":
+        result["score"] = detection.score if detection.mask_score is None else detection.mask_score
+        result["segmentation"] = detection.mask
+        result["area"] = float(rle_tools.area(detection.mask))
+    else:
+        result["bbox"] = [float(value) for value in detection.bbox]
+        result["area"] = result["bbox"][2] * result["bbox"][3]
+    return result
+
+
+def _mean(values: np.ndarray) -> float:
+    """COCO's mean: entries without ground truth are −1 and left out."""
+    known = values[values > -1]
+    return float(known.mean()) if known.size else -1.0
