@@ -7,7 +7,7 @@ from jobs.storage.errors import (
     TransientStorageError,
     classify,
     one_line,
-    redact,
+    without_credentials,
 )
 from jobs.storage.filesystems import open_filesystem, split_uri
 from jobs.storage.operations import (
@@ -26,6 +26,7 @@ from jobs.storage.operations import (
     replace_if_unchanged,
     upload_file,
 )
+from jobs.storage.range_file import RangeFile, open_file
 from jobs.storage.retry import Retry
 from jobs.storage.store import ObjectInfo
 
@@ -33,6 +34,7 @@ __all__ = [
     "ObjectChangedError",
     "ObjectInfo",
     "ObjectMissingError",
+    "RangeFile",
     "Retry",
     "StorageError",
     "TransientStorageError",
@@ -45,14 +47,15 @@ __all__ = [
     "list_objects",
     "object_info",
     "one_line",
+    "open_file",
     "open_filesystem",
     "put_atomic",
     "put_if_absent",
     "read_bytes",
     "read_range",
     "read_versioned",
-    "redact",
     "replace_if_unchanged",
     "split_uri",
     "upload_file",
+    "without_credentials",
 ]

@@ -20,7 +20,7 @@ class StorageError(JobError):
     """A storage operation failed for good; `reason` is the short name under which failures of its kind are counted."""
 
     def __init__(self, message: str, reason: str = "storage error") -> None:
-        super().__init__(redact(message), reason)
+        super().__init__(without_credentials(message), reason)
 
     @property
     def reason(self) -> str:
@@ -207,7 +207,7 @@ def _error_line(error: BaseException) -> str:
 
 def one_line(text: str, limit: int = 300) -> str:
     """`text` without credentials, control characters and line breaks, at most `limit` characters long."""
-    printable = "".join(character if character.isprintable() else " " for character in redact(text))
+    printable = "".join(character if character.isprintable() else " " for character in without_credentials(text))
     words = " ".join(printable.split())
     return words if len(words) <= limit else words[: limit - 1] + "…"
 
@@ -221,7 +221,7 @@ _ACCESS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
 _SECRET_NAME = re.compile(r"(?i)(ACCESS_KEY_ID|ACCESS_KEY|SECRET|_TOKEN|PASSWORD|_KEY)$")
 
 
-def redact(text: str) -> str:
+def without_credentials(text: str) -> str:
     """`text` with signed query parameters, user:password@, AWS key ids and this environment's secrets blotted out."""
     text = _SIGNED_QUERY.sub(r"\1=***", text)
     text = _USER_INFO.sub("***@", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import subprocess
@@ -10,6 +11,8 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs import storage
@@ -162,6 +165,22 @@ def test_conditional_puts(folder):
     storage.delete_objects([uri])
     assert not storage.replace_if_unchanged(uri, b"five", version)
     assert not storage.exists(uri)
+    assert storage.read_versioned(uri) is None
+
+
+def test_an_object_opens_as_a_file(folder):
+    uri = f"{folder}/table.parquet"
+    table = pa.table({"a": range(100_000), "b": [f"row {i}" for i in range(100_000)]})
+    stream = io.BytesIO()
+    pq.write_table(table, stream, row_group_size=1000)
+    storage.put_atomic(uri, stream.getvalue())
+    with storage.open_file(uri) as file:
+        assert pq.ParquetFile(file).read_row_group(7, columns=["b"])["b"][0].as_py() == "row 7000"
+        assert (file.seek(-4, io.SEEK_END), file.read(), file.read()) == (file.size - 4, b"PAR1", b"")
+        storage.put_atomic(uri, b"PAR1 another file")
+        file.seek(0)
+        with pytest.raises(ObjectChangedError):
+            file.read(4)
 
 
 def test_local_writes_leave_nothing_half_done(tmp_path, monkeypatch):
@@ -228,10 +247,10 @@ def test_no_credential_in_messages(s3, monkeypatch):
     assert "wrong-secret-value" not in str(caught.value)
     assert "\n" not in str(caught.value)
     signed = "https://user:pw@host/a.jpg?X-Amz-Credential=AKIAABCDEFGHIJKLMNOP%2F2026&X-Amz-Signature=abcdef&x=1"
-    assert storage.redact(f"at {signed} itestkey") == (
+    assert storage.without_credentials(f"at {signed} itestkey") == (
         "at https://***@host/a.jpg?X-Amz-Credential=***&X-Amz-Signature=***&x=1 ***"
     )
-    assert storage.redact("key AKIAABCDEFGHIJKLMNOP") == "key ***"
+    assert storage.without_credentials("key AKIAABCDEFGHIJKLMNOP") == "key ***"
 
 
 def test_errors_travel_between_processes():
