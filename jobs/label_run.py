@@ -53,10 +53,8 @@ def label_lake(config: LabelConfig) -> int:
         with stopped_by_sigterm(), Lease(output.lease) as lease:
             return _LabelRun(config, output, sources, model, identity, record or {}, lease).run()
     except storage.TransientStorageError as error:
-        print(f"yolact: the store does not answer: {error}; run the same command again", file=sys.stderr)
+        print(f"yolact: {error}; run the same command again", file=sys.stderr)
         return EXIT_RUN_AGAIN
-    except storage.StorageError as error:
-        raise JobError(str(error)) from error
 
 
 def check_options(config: LabelConfig) -> None:
@@ -163,7 +161,7 @@ class _LabelRun:
             "identity": self.identity,
             "model": self.model.config.name,
             "config": self.model.config.to_dict(),
-            "weights": {"uri": storage.without_credentials(self.model.uri), "sha256": self.model.sha256},
+            "weights": {"uri": storage.redact(self.model.uri), "sha256": self.model.sha256},
             "thresholds": {
                 "score": self.config.score_threshold,
                 "nms_iou": self.model.config.nms.iou_threshold,
@@ -173,7 +171,7 @@ class _LabelRun:
             "precision": precision,
             "class_names": list(self.model.config.class_names),
             "versions": run_record.versions(),
-            "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
+            "inputs": [storage.redact(uri) for uri in self.config.inputs],
             "runs": self.record.get("runs", []),
         }
         run_record.write(self.output, self.record)

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -98,12 +98,12 @@ class Lease:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         seen = None
         while True:
-            found = storage.read_versioned(self._uri)
-            if found is None:
+            try:
+                data, version = storage.read_versioned(self._uri)
+            except storage.ObjectMissingError:
                 if storage.put_if_absent(self._uri, self._holder.to_bytes()):
                     return
                 continue
-            data, version = found
             holder = Holder(**json.loads(data))
             if seen is not None and data != seen:
                 raise JobError(f"another driver is at work on this OUTPUT ({holder.describe()}); wait for it, or stop it")
@@ -120,13 +120,16 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
-                found = storage.read_versioned(self._uri)
-                if found is None or Holder(**json.loads(found[0])).owner != self._holder.owner:
+                data, version = storage.read_versioned(self._uri)
+                if Holder(**json.loads(data)).owner != self._holder.owner:
                     self.lost = True
                     return
-                self._holder = Holder(**{**asdict(self._holder), "renewals": self._holder.renewals + 1})
-                if not storage.replace_if_unchanged(self._uri, self._holder.to_bytes(), found[1]):
+                self._holder = replace(self._holder, renewals=self._holder.renewals + 1)
+                if not storage.replace_if_unchanged(self._uri, self._holder.to_bytes(), version):
                     self.lost = True
                     return
+            except storage.ObjectMissingError:
+                self.lost = True
+                return
             except storage.StorageError as error:
                 log.warning("could not renew the lease: %s", error)

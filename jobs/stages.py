@@ -68,19 +68,21 @@ def fetch_and_decode(
     """Bytes and pixels of one unit: `batch` is one row with `unit`; the result is one row of `pack_unit`."""
     unit = batch["unit"][0].as_py()
     record = UnitRecord(unit)
+    retry = storage.Retry()
     images: list[UnitImage] = []
     try:
         with _timed(record, "fetch"):
             part = _manifest_part(output.manifest_part(unit // UNITS_PER_PART))
             rows = manifest.rows_of_unit(part, unit).to_pylist()
             record.images = len(rows)
-            fetched = lake.fetch_rows(rows, max_bytes=limits.max_bytes)
+            fetched = lake.fetch_rows(rows, max_bytes=limits.max_bytes, retry=retry)
         with _timed(record, "decode"):
             images = [
                 _unit_image(row, data, limits, input_size, decode) for row, data in zip(rows, fetched, strict=True)
             ]
     except storage.TransientStorageError as error:
         record.problem, record.unreachable = str(error), True
+    record.retries = dict(retry.counts)
     return pack_unit(record, images)
 
 
@@ -134,9 +136,11 @@ class Labeller:
                 found = iter(self.predictor.predict_prepared([i.prepared for i in images if i.prepared is not None]))
                 detections = [None if image.prepared is None else next(found) for image in images]
         with _timed(record, "commit"):
+            retry = storage.Retry()
             rows = label_rows(images, detections, self.predictor.class_names)
             rows = rows.replace_schema_metadata(self.metadata)
-            storage.put_atomic(self.output.staged_unit(record.unit), tables.to_bytes(rows))
+            storage.put_atomic(self.output.staged_unit(record.unit), tables.to_bytes(rows), retry=retry)
+            record.retries = dict(Counter(record.retries) + retry.counts)
         record.instances = sum(len(d.scores) for d in detections if d is not None)
         record.failures = dict(Counter(image.status for image in images if image.status != STATUS_OK))
 

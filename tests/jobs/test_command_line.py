@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from jobs.__main__ import COMMANDS, main
+
+
+def yolact(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "jobs", *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_the_overview_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(command in printed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_imports_neither_torch_nor_ray(command):
+    code = (
+        "import sys, jobs.__main__ as m\n"
+        f"try:\n    m.main([{command!r}, '--help'])\n"
+        "except SystemExit as stop:\n    assert stop.code in (0, None), stop.code\n"
+        "heavy = {'torch', 'ray', 'pyarrow', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "--" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lable"], "unknown command 'lable'"),
+        (["label", "lake"], "--output"),
+        (["label", "lake", "--output", "out", "--nms", "soft"], "'soft'"),
+        (["label", "lake", "--output", "out", "--batch-sise", "2"], "--batch-sise"),
+        (["label", "lake", "--output", "out", "--score-threshold", "7"], "--score-threshold 7.0"),
+        (["label", "lake", "--output", "out", "--num-actors", "many"], "--num-actors many"),
+        (["label", "/no/such/lake", "--output", "/tmp/out", "--config", "yolact_base"], "/no/such/lake"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(arguments, message):
+    done = yolact(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert done.stdout == ""

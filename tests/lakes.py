@@ -1,0 +1,75 @@
+"""Small lakes for tests: the same pictures as loose files, as tar shards and as Parquet."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image, ImageDraw
+
+
+def draw_pictures(count: int, seed: int = 0) -> dict[str, bytes]:
+    """`count` small JPEGs of ellipses on a gradient, of several sizes, by file name."""
+    rng = np.random.default_rng(seed)
+    pictures = {}
+    for i in range(count):
+        height, width = (int(side) for side in rng.integers(60, 160, 2))
+        ramp = np.linspace(0, 120, width)[None, :, None] + rng.uniform(0, 60, (1, 1, 3))
+        image = Image.fromarray(np.broadcast_to(ramp, (height, width, 3)).astype(np.uint8))
+        draw = ImageDraw.Draw(image)
+        for _ in range(int(rng.integers(1, 6))):
+            x, y = rng.uniform(0, width), rng.uniform(0, height)
+            a, b = rng.uniform(5, 30, 2)
+            draw.ellipse((x - a, y - b, x + a, y + b), fill=tuple(int(c) for c in rng.integers(0, 255, 3)))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=92)
+        pictures[f"picture-{i:04d}.jpg"] = file.getvalue()
+    return pictures
+
+
+def write_files(folder: str, pictures: Mapping[str, bytes]) -> None:
+    filesystem, path = fsspec.url_to_fs(folder)
+    filesystem.makedirs(path, exist_ok=True)
+    for name, data in pictures.items():
+        filesystem.pipe_file(f"{path}/{name}", data)
+
+
+def tar_bytes(members: Sequence[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def write_shards(folder: str, pictures: Mapping[str, bytes], shards: int) -> None:
+    """`shard-NNN.tar`, the pictures dealt out in order, each with a .json and a .txt that are no images beside it."""
+    names = list(pictures)
+    filesystem, path = fsspec.url_to_fs(folder)
+    filesystem.makedirs(path, exist_ok=True)
+    for number, chosen in enumerate(np.array_split(np.arange(len(names)), shards)):
+        members = []
+        for i in chosen:
+            stem = Path(names[i]).stem
+            members += [(f"{stem}.json", b"{}"), (names[i], pictures[names[i]]), (f"{stem}.txt", b"a caption")]
+        filesystem.pipe_file(f"{path}/shard-{number:03d}.tar", tar_bytes(members))
+
+
+def write_parquet(folder: str, pictures: Mapping[str, bytes], files: int) -> None:
+    """`lake-NNN.parquet` with columns `id` and `image`, several row groups each."""
+    names = list(pictures)
+    filesystem, path = fsspec.url_to_fs(folder)
+    filesystem.makedirs(path, exist_ok=True)
+    for number, chosen in enumerate(np.array_split(np.arange(len(names)), files)):
+        table = pa.table({"id": [names[i] for i in chosen], "image": [pictures[names[i]] for i in chosen]})
+        file = io.BytesIO()
+        pq.write_table(table, file, row_group_size=5)
+        filesystem.pipe_file(f"{path}/lake-{number:03d}.parquet", file.getvalue())
