@@ -82,7 +82,7 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def load_checkpoint(path_or_uri: str | os.PathLike[str]) -> Yolact:
-    """The model that an own checkpoint describes, in evaluation mode, float32, on the CPU; its config has the class names.
+    """The model that an own checkpoint describes: float32, on the CPU, in evaluation mode.
 
     Raises:
         ValueError: when the file is missing, damaged or no own checkpoint.

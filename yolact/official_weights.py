@@ -1,7 +1,7 @@
 """The original release's checkpoints (`yolact_*.pth`): their names, and how they become this project's.
 
-Also ImageNet weights for backbones, in torchvision's names. Everything is loaded strictly: a tensor that is missing, left
-over or of another shape is an error, except for the leftovers of old versions that the release itself drops.
+Also ImageNet weights for backbones, in torchvision's names. Everything is loaded strictly: a tensor that is missing,
+left over or of another shape is an error, except for the leftovers of old versions that the release itself drops.
 """
 
 from __future__ import annotations

@@ -1,0 +1,200 @@
+"""The one way from pixels to detections: labelling, evaluation and the notebook all use `Predictor`.
+
+Shapes: H × W an image, N detections, B images of a batch, S the network input's side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolact.boxes import relative_to_pixels
+from yolact.model import RawPredictions, Yolact
+from yolact.nms import NMS_KINDS, NmsKind
+from yolact.postprocess import Instances, detect, soft_masks
+from yolact.preprocess import PreparedImage, network_input, prepare_image
+from yolact.rle import Rle, decode, encode_soft_masks
+
+Precision = Literal["float32", "bfloat16", "float16"]
+_DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The instances of one image in its own pixels, best score first; arrays have no rows where nothing was found."""
+
+    boxes: np.ndarray
+    """(N, 4) float32 xyxy, within the image."""
+    scores: np.ndarray
+    """(N,) float32 class probabilities, falling."""
+    mask_scores: np.ndarray | None
+    """(N,) float32 score × predicted mask IoU; None without mask rescoring."""
+    labels: np.ndarray
+    """(N,) int64, 0-based."""
+    areas: np.ndarray
+    """(N,) int64 mask areas in pixels; 0 for an empty mask."""
+    masks: list[Rle]
+    """N COCO RLE dicts of size [height, width]."""
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) bool mask of one instance."""
+        return decode(self.masks[index])
+
+
+class Predictor:
+    """Detects instances with one model under fixed settings.
+
+    Every image is computed in a batch of exactly `batch_size`, padded with blank ones where there are fewer: for a
+    fixed batch size an image's result has the same bits whatever it is called together with.
+
+    Args:
+        model: is moved to the device and put in evaluation mode.
+        device: "auto" takes the GPU where there is one.
+        precision: of the network; "bfloat16" and "float16" by autocast. Everything after the network is float32.
+        score_threshold: detections with a score at or below it are left out, 0..1.
+        max_detections: per image. None takes the config's (100), and with "fast-cross-class" the release's: no limit.
+        nms: "fast", "fast-cross-class" or "standard".
+        batch_size: images per run of the network; None takes 16 on a GPU, 1 on a CPU.
+
+    Raises:
+        ValueError: for a setting out of its range, or "cuda" where there is no GPU.
+    """
+
+    def __init__(
+        self,
+        model: Yolact,
+        device: str | torch.device = "auto",
+        precision: Precision = "float32",
+        score_threshold: float = 0.15,
+        max_detections: int | None = None,
+        nms: NmsKind = "fast",
+        batch_size: int | None = None,
+    ) -> None:
+        if precision not in _DTYPES:
+            raise ValueError(f"precision {precision!r} is not one of {', '.join(_DTYPES)}")
+        if nms not in NMS_KINDS:
+            raise ValueError(f"nms {nms!r} is not one of {', '.join(NMS_KINDS)}")
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in 0..1, not {score_threshold}")
+        for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.device = _device(device)
+        self.model = model.to(self.device).eval()
+        self.precision = precision
+        self.score_threshold = score_threshold
+        self.max_detections = max_detections
+        self.batch_size = batch_size or (16 if self.device.type == "cuda" else 1)
+        self._nms = NMS_KINDS[nms]
+        self._settings = model.config.nms
+        if max_detections is not None:
+            self._settings = replace(self._settings, max_detections=max_detections)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detect in images.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, of any sizes; an empty list gives an empty list.
+
+        Returns:
+            One `Detections` per image, in order.
+
+        Raises:
+            ValueError: for another dtype or shape.
+        """
+        return self.predict_prepared([self.prepare(image) for image in images])
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        """Drop the pixels that the network input does not depend on; `predict_prepared` takes the result."""
+        return prepare_image(image, self.model.config.input_size)
+
+    @torch.inference_mode()
+    def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
+        """As calling the predictor, for images that `prepare` has seen (perhaps in another process)."""
+        detections: list[Detections] = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            raw = self._run_network(self._network_inputs(batch))
+            detections += [self._detections(raw, index, image) for index, image in enumerate(batch)]
+        return detections
+
+    def _network_inputs(self, images: Sequence[PreparedImage]) -> Tensor:
+        """(batch_size, 3, S, S) float32 on the device; blank where images are fewer."""
+        size = self.model.config.input_size
+        inputs = torch.zeros((self.batch_size, 3, size, size), device=self.device)
+        for index, image in enumerate(images):
+            inputs[index] = network_input(image, self.model.config, self.device)
+        return inputs
+
+    def _run_network(self, inputs: Tensor) -> RawPredictions:
+        """(batch_size, 3, S, S) → raw predictions in float32. The only place that knows how the network is run."""
+        dtype = _DTYPES[self.precision]
+        with (
+            _full_float32(self.device),
+            torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32),
+        ):
+            raw = self.model.infer(inputs)
+        return RawPredictions(
+            raw.box_deltas.float(),
+            raw.class_logits.float(),
+            raw.mask_coefficients.float(),
+            raw.prototypes.float(),
+            None,
+        )
+
+    def _detections(self, raw: RawPredictions, index: int, image: PreparedImage) -> Detections:
+        instances = detect(raw, index, self.model.anchors, self._settings, self._nms, self.score_threshold)
+        if self.max_detections is not None:
+            instances = Instances(*(part[: self.max_detections] for part in instances))
+        soft = soft_masks(self.model, raw.prototypes[index], instances)
+        rles, areas = encode_soft_masks(soft.masks.cpu().numpy(), soft.regions.cpu().numpy(), image.height, image.width)
+        boxes = relative_to_pixels(instances.boxes_relative, image.height, image.width)
+        return Detections(
+            boxes=boxes.cpu().numpy(),
+            scores=instances.scores.cpu().numpy(),
+            mask_scores=None if soft.mask_scores is None else soft.mask_scores.cpu().numpy(),
+            labels=instances.labels.cpu().numpy(),
+            areas=areas,
+            masks=rles,
+            height=image.height,
+            width=image.width,
+        )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for, but PyTorch sees no GPU here: use 'cpu' or 'auto'")
+    return chosen
+
+
+@contextlib.contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """Keep a GPU from rounding float32 convolutions to TF32, which costs three digits; put back what was set."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
