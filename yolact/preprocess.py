@@ -87,9 +87,11 @@ def _lerp(x: Tensor, dim: int, lower: np.ndarray, upper: np.ndarray, weight: np.
 @lru_cache(maxsize=256)
 def _positions(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Per output element of one axis: the two source elements it lies between, and the float32 weight of the second."""
-    centre = np.maximum((np.arange(target) + 0.5) * (source / target) - 0.5, 0.0)
+    # rounded to float32 where PyTorch's interpolate rounds: what the release's weights have always seen
+    scale = np.float64(np.float32(source / target))
+    centre = np.maximum((np.arange(target) + 0.5) * scale - 0.5, 0.0).astype(np.float32)
     lower = np.minimum(centre.astype(np.int64), source - 1)
-    return lower, np.minimum(lower + 1, source - 1), (centre - lower).astype(np.float32)
+    return lower, np.minimum(lower + 1, source - 1), centre - lower.astype(np.float32)
 
 
 def _touched(source: int, target: int) -> np.ndarray:
