@@ -42,7 +42,7 @@ def read_range(uri: str, offset: int, length: int, *, etag: str | None = None, r
 
 
 def read_versioned(uri: str, *, retry: Retry | None = None) -> tuple[bytes, str] | None:
-    """The object and the version that `replace_if_unchanged` wants back (not the listed etag); None if it is missing."""
+    """The object and the version that `replace_if_unchanged` wants back (not the listed etag); None if missing."""
     try:
         return _run(uri, "read", lambda store, path: store.read_versioned(path), retry)
     except ObjectMissingError:
