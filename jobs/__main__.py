@@ -11,6 +11,11 @@ from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, JobError, UsageError
 #: command → (its config class in `jobs.<module>`, one line of help); a module is imported when its command is used
 COMMANDS = {
     "label": ("LabelConfig", "label a lake of images: instance masks as Parquet"),
+    "export": ("ExportConfig", "write labels for another tool: COCO, YOLO, Label Studio, PNG, GeoJSON, WebDataset"),
+    "train": ("TrainConfig", "train or fine-tune a model on COCO annotations or on labels"),
+    "evaluate": ("EvaluateConfig", "average precision of a label table against COCO ground truth"),
+    "plates": ("PlatesConfig", "draw a lake of synthetic microscopy plates with ground truth"),
+    "demo": ("DemoConfig", "draw a small lake, label it, show the result"),
 }
 
 

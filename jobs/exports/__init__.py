@@ -1,0 +1,1 @@
+"""The formats that `yolact export` writes: one module each, and what they share."""

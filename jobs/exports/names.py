@@ -1,0 +1,76 @@
+"""File names for pictures, from the ids of their rows: short, safe on any disk, and never two the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
+_LONGEST = 150
+#: more kinds of extension than this are counted no further; the names carry them anyhow from two on
+_MANY = 8
+
+
+def extension(image_id: str) -> str:
+    """The extension of a file with its dot, as written; "" where there is none."""
+    return os.path.splitext(re.split(r"[/#]", image_id)[-1])[1]
+
+
+@dataclass(frozen=True)
+class NameFacts:
+    """What names depend on, gathered over all ids of a table; facts of shares are joined in any order."""
+
+    lowest: str = ""
+    highest: str = ""
+    extensions: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, image_ids: Iterable[str]) -> NameFacts:
+        ids = list(image_ids)
+        if not ids:
+            return cls()
+        return cls(min(ids), max(ids), frozenset(sorted({extension(i) for i in ids})[:_MANY]))
+
+    def join(self, other: NameFacts) -> NameFacts:
+        if not self.extensions or not other.extensions:
+            return self if self.extensions else other
+        extensions = frozenset(sorted(self.extensions | other.extensions)[:_MANY])
+        return NameFacts(min(self.lowest, other.lowest), max(self.highest, other.highest), extensions)
+
+    @property
+    def root(self) -> str:
+        """What all ids begin with, up to a folder or an archive."""
+        # by character is right here: it is cut back to a separator below, and archives end in # and not in /
+        common = os.path.commonprefix([self.lowest, self.highest])  # noqa: RUF071
+        return common[: max(common.rfind("/"), common.rfind("#")) + 1]
+
+    def relative(self, image_id: str) -> str:
+        """The id below `root`; `root` + this is the id again."""
+        return image_id[len(self.root) :]
+
+    def stem(self, image_id: str) -> str:
+        """A relative path for files about this picture, without an extension.
+
+        Where pictures of several kinds are mixed, the kind becomes part of the name ("a_png"), so that a.png and a.jpg
+        stay apart. A name that had to be changed to be safe carries a hash of the id.
+        """
+        path = self.relative(image_id)
+        kind = extension(image_id)
+        if kind:
+            path = path[: -len(kind)]
+        if len(self.extensions) > 1:
+            path += "_" + kind[1:]
+        pieces = [_safe(piece) for piece in re.split(r"[/#]", path)]
+        if pieces != re.split(r"[/#]", path):
+            pieces[-1] += "-" + hashlib.sha256(image_id.encode()).hexdigest()[:16]
+        return "/".join(pieces)
+
+
+def _safe(piece: str) -> str:
+    piece = _UNSAFE.sub("_", piece)
+    if len(piece.encode()) > _LONGEST:
+        piece = piece.encode()[:_LONGEST].decode(errors="ignore")
+    return "_" if piece.strip(". ") == "" else piece
