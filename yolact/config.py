@@ -296,6 +296,22 @@ _ALL = (
         head_channels=96,
         protonet_channels=96,
     ),
+    YolactConfig(
+        # nuclei: hundreds of small round objects, hence fine anchors from stride 4 on and prototypes at stride 2
+        name="nuclei",
+        input_size=512,
+        backbone="mobilenetv2",
+        class_names=("nucleus",),
+        anchors=AnchorConfig(tuple(tuple(3 * 2**level * 2 ** (n / 3) for n in range(3)) for level in (2, 3, 4, 5)), (1.0,)),
+        fpn_channels=96,
+        head_channels=96,
+        head_levels=(2, 3, 4, 5),
+        protonet_level=2,
+        protonet_channels=48,
+        protonet_depth=(2, 1),
+        max_masks_per_image=300,
+        nms=NmsConfig(top_k=500, max_detections=500),
+    ),
 )
 
 #: every named config; look up with `get_config` for a helpful error

@@ -1,0 +1,76 @@
+"""Named training recipes: everything about a run that is not its data. A flag of `yolact train` overrides one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+#: learning rates are given for this many images per step and scaled linearly to others (the release's batch)
+REFERENCE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """Values of a recipe; steps count updates of the weights, whatever the number of workers."""
+
+    max_steps: int
+    batch_size: int
+    """images per step over all workers"""
+    optimizer: Literal["sgd", "adamw"]
+    learning_rate: float
+    """at 8 images per step"""
+    weight_decay: float
+    schedule: Literal["step", "cosine"]
+    warmup_steps: int
+    augmentation: Literal["none", "ssd", "microscopy"]
+    freeze_batch_norm: bool
+    ema_decay: float
+    """0 switches the weight average off"""
+    clip_gradient: float
+    """largest norm of the gradient; 0 switches clipping off"""
+    precision: Literal["float32", "bfloat16", "float16"]
+    max_masks_per_image: int
+    """positives of an image that enter the mask loss"""
+    validate_every: int
+    """steps"""
+    checkpoint_every: int
+    """steps"""
+
+
+RECIPES: dict[str, TrainingRecipe] = {
+    # arXiv 1904.02689, section 5: 800k steps at 8 images, ÷10 at 280k, 600k, 700k and 750k
+    "paper": TrainingRecipe(
+        max_steps=800_000,
+        batch_size=8,
+        optimizer="sgd",
+        learning_rate=1e-3,
+        weight_decay=5e-4,
+        schedule="step",
+        warmup_steps=500,
+        augmentation="ssd",
+        freeze_batch_norm=True,
+        ema_decay=0.0,
+        clip_gradient=0.0,
+        precision="float32",
+        max_masks_per_image=100,
+        validate_every=10_000,
+        checkpoint_every=2_000,
+    ),
+    "nuclei": TrainingRecipe(
+        max_steps=1600,
+        batch_size=8,
+        optimizer="adamw",
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup_steps=100,
+        augmentation="microscopy",
+        freeze_batch_norm=True,
+        ema_decay=0.99,
+        clip_gradient=10.0,
+        precision="bfloat16",
+        max_masks_per_image=300,
+        validate_every=200,
+        checkpoint_every=100,
+    ),
+}

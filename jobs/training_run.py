@@ -1,0 +1,229 @@
+"""The driver of a training run: checks what was asked for, starts Ray Train, and keeps the result."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import pyarrow.fs
+import ray
+import ray.train
+import ray.train.torch
+
+from jobs import storage
+from jobs.errors import EXIT_OK, JobError, UsageError
+from jobs.ray_session import ray_session
+from jobs.recipes import RECIPES, REFERENCE_BATCH, TrainingRecipe
+from jobs.train import TrainConfig
+from jobs.training_data import check_data, read_annotations
+from jobs.training_loop import RunPlan, train_worker
+from jobs.training_state import MODEL_FILE
+from yolact.coco import AnnotatedImages
+from yolact.config import YolactConfig, get_config
+from yolact.initial_weights import IMAGENET, RANDOM
+
+BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
+
+
+def run_training(config: TrainConfig) -> int:
+    """See `jobs.train.run`."""
+    config = _with_absolute_paths(config)
+    settings = resolve_settings(config)
+    workers = parse_workers(config.num_workers)
+    train = check_data(
+        read_annotations(config.annotations, config.score_threshold), config.images, "training set", config.skip_broken
+    )
+    validation = None
+    if config.val_annotations is not None:
+        images = config.val_images
+        validation = check_data(read_annotations(config.val_annotations), images, "validation set", config.skip_broken)
+        if validation.class_names != train.class_names:
+            raise UsageError(
+                f"the validation set has classes {', '.join(validation.class_names)}, "
+                f"the training set {', '.join(train.class_names)}; they must be the same"
+            )
+    model_config = model_config_for(config, train)
+    with ray_session(config.address):
+        board = ray.remote(num_cpus=0)(Board).remote()
+        plan = RunPlan(
+            settings=settings,
+            model_config=model_config,
+            train=train,
+            validation=validation,
+            output=config.output,
+            provenance=_provenance(config, settings, train),
+            threads_per_worker=config.cpus_per_worker or _cpus_per_worker(config, workers),
+            board=board,
+        )
+        print(f"{len(train.images)} images, {sum(len(i.annotations) for i in train.images)} objects to train on")
+        with Ticker(board):
+            result = _trainer(config, plan, workers).fit()
+        return _finish(config.output, result)
+
+
+def resolve_settings(config: TrainConfig) -> dict[str, Any]:
+    """The flags as a dict, with the recipe's values where a flag was left out, and the scaled learning rate.
+
+    Raises:
+        UsageError: for an unknown recipe or values that cannot be.
+    """
+    name = config.recipe or (config.config if config.config in RECIPES else "paper")
+    if name not in RECIPES:
+        raise UsageError(f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}")
+    settings = asdict(config)
+    for part in fields(TrainingRecipe):
+        if settings.get(part.name) is None:
+            settings[part.name] = getattr(RECIPES[name], part.name)
+    settings["recipe"] = name
+    for part_name in ("max_steps", "batch_size", "validate_every", "checkpoint_every", "log_every"):
+        if settings[part_name] < 1:
+            raise UsageError(f"--{part_name.replace('_', '-')} {settings[part_name]} must be at least 1")
+    settings["peak_learning_rate"] = settings["learning_rate"] * settings["batch_size"] / REFERENCE_BATCH
+    return settings
+
+
+def model_config_for(config: TrainConfig, train: AnnotatedImages) -> YolactConfig:
+    """The named config with the data's classes and the ablations asked for.
+
+    Raises:
+        UsageError: for an unknown config or a value it cannot take.
+    """
+    try:
+        named = get_config(config.config)
+        changes: dict[str, Any] = {"class_names": train.class_names, "semantic_branch": config.semantic_loss}
+        if config.num_prototypes is not None:
+            changes["num_prototypes"] = config.num_prototypes
+        if train.class_names != named.class_names:
+            changes["official"] = None
+        return replace(named, **changes)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+class Board:
+    """Actor that carries lines from a worker to the driver's terminal."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def show(self, line: str) -> None:
+        self.lines.append(line)
+
+    def take(self) -> list[str]:
+        """Lines since the last call."""
+        lines, self.lines = self.lines, []
+        return lines
+
+
+class Ticker:
+    """Prints what comes to a board while the driver waits."""
+
+    def __init__(self, board: Any, interval_s: float = 0.5) -> None:
+        self.board, self.interval_s = board, interval_s
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._print_lines, daemon=True)
+
+    def __enter__(self) -> Ticker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self._take()
+
+    def _print_lines(self) -> None:
+        while not self._done.wait(self.interval_s):
+            self._take()
+
+    def _take(self) -> None:
+        for line in ray.get(self.board.take.remote()):
+            print(line, flush=True)
+
+
+def parse_workers(text: str) -> int | tuple[int, int]:
+    """`N`, or `MIN:MAX` as (min, max). Raises `UsageError`."""
+    pieces = text.split(":")
+    if len(pieces) > 2 or not all(piece.isdigit() and int(piece) > 0 for piece in pieces):
+        raise UsageError(f"--num-workers {text}: give a number such as 2, or a range such as 2:8")
+    low, high = int(pieces[0]), int(pieces[-1])
+    if high < low:
+        raise UsageError(f"--num-workers {text}: the range must go from low to high")
+    return low if low == high else (low, high)
+
+
+def _trainer(config: TrainConfig, plan: RunPlan, workers: int | tuple[int, int]) -> ray.train.torch.TorchTrainer:
+    parent, _, name = config.output.rstrip("/").rpartition("/")
+    storage_path, filesystem = parent, None
+    if "://" in parent:
+        client, storage_path = storage.open_filesystem(parent)
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(client))
+    return ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"plan": plan},
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker={"CPU": 1, **({"GPU": 1} if config.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=storage_path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            # Ray keeps the latest beside the best, for going on
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="mask_ap"),
+        ),
+    )
+
+
+def _finish(output: str, result: Any) -> int:
+    if result.return_value is None:
+        raise JobError(f"training failed: {result.error}")
+    outcome = result.return_value
+    if outcome["stopped"] is not None:
+        raise JobError(f"training stopped at {outcome['stopped']}")
+    scored = [(metrics.get("mask_ap", -1.0), metrics["step"], kept) for kept, metrics in result.best_checkpoints]
+    best = max(scored, key=lambda entry: entry[:2])[2]
+    for checkpoint, file_name in ((best, BEST_FILE), (result.checkpoint, LAST_FILE)):
+        with checkpoint.as_directory() as folder:
+            with open(f"{folder}/{MODEL_FILE}", "rb") as file:
+                storage.put_atomic(f"{output}/{file_name}", file.read())
+    ap = outcome["best_mask_ap"]
+    scored_line = f", best mask AP {ap:.4f}" if ap >= 0 else ""
+    print(f"done: {outcome['step']} steps{scored_line}; {output}/{BEST_FILE}")
+    return EXIT_OK
+
+
+def _provenance(config: TrainConfig, settings: dict[str, Any], train: AnnotatedImages) -> dict[str, Any]:
+    recipe = {part.name: settings[part.name] for part in fields(TrainingRecipe)}
+    return {
+        "data": os.path.basename(config.annotations),
+        "images": len(train.images),
+        "init_weights": os.path.basename(config.init_weights),
+        "recipe": recipe,
+        "seed": config.seed,
+        "started": time.strftime("%Y-%m-%d", time.gmtime()),
+        "python": platform.python_version(),
+    }
+
+
+def _cpus_per_worker(config: TrainConfig, workers: int | tuple[int, int]) -> int:
+    most = workers if isinstance(workers, int) else workers[1]
+    return max(1, (os.cpu_count() or 1) // most)
+
+
+def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
+    """Workers run elsewhere: local paths must not depend on the working directory."""
+    changes = {}
+    for name in ("annotations", "images", "val_annotations", "val_images", "output", "init_weights"):
+        value = getattr(config, name)
+        if value is None or "://" in value or value in (IMAGENET, RANDOM):
+            continue
+        changes[name] = os.path.abspath(os.path.expanduser(value))
+    return replace(config, **changes)

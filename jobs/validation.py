@@ -1,0 +1,58 @@
+"""AP of a model on a data set while it trains, by the same predictor and the same evaluation as everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.distributed
+
+from jobs.training_data import ImageReader
+from yolact.coco import AnnotatedImages, coco_json
+from yolact.evaluation import CocoScores, DetectedInstance, evaluate_instances
+from yolact.images import decode_image
+from yolact.model import Yolact
+from yolact.predictor import Predictor
+
+#: detections below it change AP by next to nothing
+SCORE_THRESHOLD = 0.05
+
+
+def validate(
+    model: Yolact, data: AnnotatedImages, reader: ImageReader, device: str, worker: int = 0, num_workers: int = 1
+) -> dict[str, CocoScores] | None:
+    """Predict a data set, each worker its share, and score it; the scores are on the first worker, others get None."""
+    found = list(detect_images(model, data, reader, device, range(worker, len(data.images), num_workers)))
+    if num_workers > 1:
+        shares: list[list[DetectedInstance]] = [[] for _ in range(num_workers)]
+        torch.distributed.all_gather_object(shares, found)
+        found = [detection for share in shares for detection in share]
+    if worker:
+        return None
+    return evaluate_instances(coco_json(data), found, max(model.config.nms.max_detections, 100))
+
+
+def detect_images(
+    model: Yolact, data: AnnotatedImages, reader: ImageReader, device: str, positions: range
+) -> Iterator[DetectedInstance]:
+    """Detections in some images of a data set, in COCO's terms."""
+    predict = Predictor(model, device=device, score_threshold=SCORE_THRESHOLD)
+    category_ids = list(data.categories)
+    for position in positions:
+        image = data.images[position]
+        (detections,) = predict([decode_image(reader(image.file_name))])
+        for index, (x1, y1, x2, y2) in enumerate(detections.boxes.tolist()):
+            yield DetectedInstance(
+                image_id=image.image_id,
+                category_id=category_ids[int(detections.labels[index])],
+                score=float(detections.scores[index]),
+                mask_score=None if detections.mask_scores is None else float(detections.mask_scores[index]),
+                bbox=(x1, y1, x2 - x1, y2 - y1),
+                mask=detections.masks[index],
+            )
+
+
+def score_table(scores: dict[str, CocoScores]) -> dict[str, float]:
+    """The numbers worth a curve."""
+    return {
+        f"{kind}_{name}": getattr(result, name) for kind, result in scores.items() for name in ("ap", "ap50", "ap75")
+    }
