@@ -15,32 +15,63 @@ from torch.nn import functional as F
 MIN_RESCORED_AREA = 25
 
 
-class CropPixels(NamedTuple):
-    """The pixels inside P crops, one after the other, flattened to N entries."""
+class RegionPixels(NamedTuple):
+    """The pixels of P rectangles, one rectangle after the other: N entries."""
 
     instance: Tensor
     """(N,) int64 in 0…P−1"""
-    pixel: Tensor
-    """(N,) int64 row · width + column"""
+    row: Tensor
+    """(N,) int64"""
+    column: Tensor
+    """(N,) int64"""
+
+
+def region_pixels(first: Tensor, last: Tensor) -> RegionPixels:
+    """List the pixels of rectangles; `first` (P, 2) and `last` (P, 2) int64 are column, row, the last ones excluded."""
+    columns, rows = (last - first).clamp(min=0).unbind(dim=1)
+    counts = columns * rows
+    instance = torch.repeat_interleave(torch.arange(len(first), device=first.device), counts)
+    offset = torch.arange(len(instance), device=first.device) - (counts.cumsum(0) - counts)[instance]
+    down = torch.div(offset, columns[instance], rounding_mode="floor")
+    return RegionPixels(instance, first[instance, 1] + down, first[instance, 0] + offset - down * columns[instance])
 
 
 def resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
     """Bilinear resize without antialiasing (half-pixel centres), binarised above 0.5.
 
-    Only the two rows and two columns that each output pixel blends are read, so that hundreds of full-size masks
-    need not be turned to floats. Masks (G, H, W) bool; returns (G, height, width) bool.
+    Only the surroundings of each object are computed: with hundreds of small objects, nearly all of the pixels are
+    known to be 0. Masks (G, H, W) bool; returns (G, height, width) bool.
     """
     if masks.shape[1:] == (height, width):
         return masks
+    resized = masks.new_zeros((len(masks), height, width))
+    if not resized.numel():
+        return resized
     top, bottom, down = _bilinear_neighbours(masks.shape[1], height, masks.device)
     left, right, across = _bilinear_neighbours(masks.shape[2], width, masks.device)
+    rows, columns = masks.any(dim=2), masks.any(dim=1)
+    first_row, last_row = _extent(rows[:, top] | rows[:, bottom])
+    first_column, last_column = _extent(columns[:, left] | columns[:, right])
+    instance, row, column = region_pixels(
+        torch.stack([first_column, first_row], dim=1), torch.stack([last_column, last_row], dim=1)
+    )
 
-    def row(index: Tensor) -> Tensor:
-        rows = masks.index_select(1, index)
-        first, second = rows.index_select(2, left).float(), rows.index_select(2, right).float()
-        return first * (1 - across) + second * across
+    def blended(source_row: Tensor) -> Tensor:
+        first = masks[instance, source_row, left[column]].float()
+        second = masks[instance, source_row, right[column]].float()
+        return first * (1 - across[column]) + second * across[column]
 
-    return row(top) * (1 - down)[:, None] + row(bottom) * down[:, None] > 0.5
+    value = blended(top[row]) * (1 - down[row]) + blended(bottom[row]) * down[row]
+    resized[instance, row, column] = value > 0.5
+    return resized
+
+
+def _extent(touched: Tensor) -> tuple[Tensor, Tensor]:
+    """First index and one past the last index of True per row of (G, n) bool; an empty range where there is none."""
+    marks = touched.to(torch.uint8)
+    first = marks.argmax(dim=1)
+    last = touched.shape[1] - marks.flip(1).argmax(dim=1)
+    return first, torch.where(touched.any(dim=1), last, first)
 
 
 def _bilinear_neighbours(source: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -50,7 +81,7 @@ def _bilinear_neighbours(source: int, size: int, device: torch.device) -> tuple[
     return lower, (lower + 1).clamp(max=source - 1), position - lower
 
 
-def crop_pixels(boxes_relative: Tensor, height: int, width: int) -> CropPixels:
+def crop_pixels(boxes_relative: Tensor, height: int, width: int) -> RegionPixels:
     """The pixels of each box grown by 1 px on each side: x1 − 1 ≤ column < x2 + 1, clamped to the map.
 
     Args:
@@ -62,13 +93,7 @@ def crop_pixels(boxes_relative: Tensor, height: int, width: int) -> CropPixels:
     boxes = boxes_relative * size
     first = (torch.minimum(boxes[:, :2], boxes[:, 2:]) - 1).clamp(min=0).ceil().long()
     last = torch.minimum(torch.maximum(boxes[:, :2], boxes[:, 2:]) + 1, size[:2]).ceil().long()
-    columns, rows = (last - first).clamp(min=0).unbind(dim=1)
-    counts = columns * rows
-    instance = torch.repeat_interleave(torch.arange(len(boxes), device=boxes.device), counts)
-    offset = torch.arange(len(instance), device=boxes.device) - (counts.cumsum(0) - counts)[instance]
-    row = first[instance, 1] + torch.div(offset, columns[instance], rounding_mode="floor")
-    column = first[instance, 0] + offset % columns[instance]
-    return CropPixels(instance, row * width + column)
+    return region_pixels(first, last)
 
 
 def mask_loss(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, masks: Tensor, target_index: Tensor) -> Tensor:
@@ -90,14 +115,14 @@ def mask_loss(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, masks: Te
     crops = crop_pixels(boxes[target_index], height, width)
     # BCE on probabilities, not on logits: the release saturates, and its clamped logarithm is part of its numbers
     probability = _assemble_pixels(prototypes, coefficients, crops).sigmoid()
-    wanted = resize_masks(masks, height, width).flatten(1)[target_index[crops.instance], crops.pixel]
+    wanted = resize_masks(masks, height, width)[target_index[crops.instance], crops.row, crops.column]
     pixel_loss = F.binary_cross_entropy(probability, wanted.to(probability.dtype), reduction="none")
     sides = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor([width, height])
     return (pixel_loss / sides.prod(dim=1)[target_index[crops.instance]]).sum()
 
 
-def _assemble_pixels(prototypes: Tensor, coefficients: Tensor, crops: CropPixels) -> Tensor:
-    pixels = F.embedding(crops.pixel, prototypes.flatten(1).t())
+def _assemble_pixels(prototypes: Tensor, coefficients: Tensor, crops: RegionPixels) -> Tensor:
+    pixels = F.embedding(crops.row * prototypes.shape[2] + crops.column, prototypes.flatten(1).t())
     return (pixels * coefficients.index_select(0, crops.instance)).sum(dim=1)
 
 
@@ -131,10 +156,10 @@ def mask_iou_loss(
     if not len(target_index):
         return sum((parameter.sum() * 0 for parameter in rescoring.parameters()), prototypes.sum() * 0)
     crops = crop_pixels(boxes[target_index], height, width)
-    probability = prototypes.new_zeros(len(target_index), height * width)
-    probability[crops.instance, crops.pixel] = _assemble_pixels(prototypes, coefficients, crops).sigmoid()
+    probability = prototypes.new_zeros(len(target_index), height, width)
+    probability[crops.instance, crops.row, crops.column] = _assemble_pixels(prototypes, coefficients, crops).sigmoid()
     predicted = probability.detach() > 0.5
-    wanted = wanted_masks.flatten(1)[target_index]
-    true_iou = (predicted & wanted).sum(dim=1) / (predicted | wanted).sum(dim=1)
-    iou = rescoring(probability.view(-1, height, width))
+    wanted = wanted_masks[target_index]
+    true_iou = (predicted & wanted).sum(dim=(1, 2)) / (predicted | wanted).sum(dim=(1, 2))
+    iou = rescoring(probability)
     return F.smooth_l1_loss(iou.gather(1, labels[target_index][:, None]).squeeze(1), true_iou, reduction="sum")
