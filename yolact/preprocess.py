@@ -55,6 +55,9 @@ def prepare_image(pixels: np.ndarray, input_size: int) -> PreparedImage:
 def network_input(image: PreparedImage, config: YolactConfig, device: torch.device | str = "cpu") -> Tensor:
     """Resize and normalise on a device.
 
+    Args:
+        image: reduced by `prepare_image`, or with all its pixels; the result has the same bits.
+
     Returns:
         (3, S, S) float32: (RGB − mean) / std.
 
@@ -62,15 +65,9 @@ def network_input(image: PreparedImage, config: YolactConfig, device: torch.devi
         ValueError: when the image was prepared for another input size.
     """
     size = config.input_size
-    kept = (min(image.height, 2 * size), min(image.width, 2 * size), 3)
-    if image.pixels.shape != kept or image.pixels.dtype != np.uint8:
-        raise ValueError(
-            f"a {image.height}×{image.width} image prepared for input size {size} has {kept} uint8 pixels, "
-            f"not {image.pixels.shape} {image.pixels.dtype}: prepare it with this config"
-        )
     pixels = torch.from_numpy(image.pixels).to(device)
-    rows = _lerp(pixels, 0, *_kept_positions(image.height, size))
-    resized = _lerp(rows, 1, *_kept_positions(image.width, size))
+    rows = _lerp(pixels, 0, *_kept_positions(pixels.shape[0], image.height, size))
+    resized = _lerp(rows, 1, *_kept_positions(pixels.shape[1], image.width, size))
     normalised = (resized - resized.new_tensor(config.mean)) / resized.new_tensor(config.std)
     return normalised.permute(2, 0, 1).contiguous()
 
@@ -100,9 +97,14 @@ def _touched(source: int, target: int) -> np.ndarray:
     return np.stack([lower, upper], axis=1).reshape(-1)
 
 
-def _kept_positions(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`_positions`, counted among the elements that `prepare_image` keeps."""
+def _kept_positions(kept: int, source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`_positions`, counted among the `kept` elements: all of the source's, or those that `prepare_image` keeps."""
     lower, upper, weight = _positions(source, target)
-    if source <= 2 * target:
+    if kept == source:
         return lower, upper, weight
+    if kept != 2 * target or source <= kept:
+        raise ValueError(
+            f"a side of {source} pixels was prepared to {kept}, which is not for input size {target}: "
+            "prepare the image with this config"
+        )
     return np.arange(0, 2 * target, 2), np.arange(1, 2 * target, 2), weight

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pycocotools import mask as coco_mask
 
 THRESHOLD = 0.5
 
@@ -52,8 +51,10 @@ def encode_soft_masks(masks: np.ndarray, regions: np.ndarray, height: int, width
 
 
 def decode(rle: Rle) -> np.ndarray:
-    """(H, W) bool mask of an RLE dict."""
-    return coco_mask.decode(rle).astype(bool)
+    """(H, W) bool mask of an RLE dict with compressed counts."""
+    height, width = rle["size"]
+    runs = unpack_counts(rle["counts"])
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
 
 
 def pack_counts(counts: np.ndarray, first: np.ndarray) -> tuple[bytes, np.ndarray]:
@@ -81,6 +82,19 @@ def pack_counts(counts: np.ndarray, first: np.ndarray) -> tuple[bytes, np.ndarra
     more = groups < lengths[:, None] - 1
     characters = (digits + 0x20 * more + 48).astype(np.uint8)
     return characters[groups < lengths[:, None]].tobytes(), lengths
+
+
+def unpack_counts(packed: bytes) -> np.ndarray:
+    """Run lengths (R,) int64 of one mask, zeros first, from COCO's compressed form (not empty)."""
+    characters = np.frombuffer(packed, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(characters < 0x20)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(characters)) - np.repeat(first, last - first + 1)
+    values = np.add.reduceat((characters & 0x1F) << (5 * place), first)
+    values -= np.where(characters[last] & 0x10, 1 << (5 * (last - first + 1)), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
 
 
 class _Axis(NamedTuple):
