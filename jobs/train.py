@@ -3,8 +3,9 @@
     yolact train --annotations instances_train.json --images train/ --val-annotations instances_val.json \\
         --val-images val/ --config nuclei --init-weights mobilenet_v2_features.pth --output runs/nuclei
 
-OUTPUT then holds `best.safetensors` (by mask AP) and `last.safetensors` for `--weights`, `metrics.jsonl`, `tensorboard/`
-and Ray Train's checkpoints. The same command goes on after any interruption, also with another number of workers.
+OUTPUT then holds `best.safetensors` (by mask AP) and `last.safetensors` for `--weights`, `metrics.jsonl`,
+`tensorboard/` and Ray Train's checkpoints. The same command goes on after any interruption, also with another number
+of workers.
 Expect: `nuclei` about an hour on 2 CPU cores (docs/model-card-nuclei.md); the paper's recipe days on one large GPU.
 """
 

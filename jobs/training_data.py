@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,52 +12,57 @@ from jobs import storage
 from jobs.errors import UsageError
 from yolact.augmentation import build_augmentation
 from yolact.coco import AnnotatedImages, Problem, find_problems, parse_coco, without_problems
-from yolact.dataset import EpochSampler, TrainingBatch, TrainingDataset, collate
+from yolact.dataset import EpochSampler, TrainingDataset, collate
 
 #: problems told one by one; the rest is counted
 PROBLEMS_SHOWN = 20
 
-@dataclass(frozen=True)
-class ImageReader:
-    """Reads an image by its file name from a folder; travels to loader processes, where it opens its own connection."""
 
-    folder: str | None
-    """None where file names are whole URIs"""
+@dataclass(frozen=True)
+class FolderImages:
+    """Reads an image by its file name; travels to other processes, where it opens connections of its own."""
+
+    folder: str
 
     def __call__(self, file_name: str) -> bytes:
-        return storage.read_bytes(self.uri(file_name))
+        return storage.read_bytes(f"{self.folder.rstrip('/')}/{file_name}")
 
-    def uri(self, file_name: str) -> str:
-        return file_name if self.folder is None else f"{self.folder.rstrip('/')}/{file_name}"
 
-def read_annotations(uri: str, score_threshold: float = 0.5) -> AnnotatedImages:
-    """COCO JSON, or the label table of `yolact label` (then file names are the images' URIs).
+@dataclass(frozen=True)
+class ImageSet:
+    """Annotated images and what reads them; travels to workers by pickle."""
 
-    Raises:
-        UsageError: if it is neither.
-    """
-    if not uri.endswith(".json"):
-        from jobs.training_labels import read_label_annotations
+    data: AnnotatedImages
+    read_bytes: Callable[[str], bytes]
+    """bytes of an image by its file name"""
 
-        return read_label_annotations(uri, score_threshold)
-    try:
-        return parse_coco(storage.read_bytes(uri), uri)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
 
-def check_data(data: AnnotatedImages, images: str | None, name: str, skip_broken: bool) -> AnnotatedImages:
-    """Report everything broken in a data set, by id; leave it out if asked to.
+def open_image_set(
+    annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5, skip_broken: bool = False
+) -> ImageSet:
+    """Read annotations, report everything broken in them by id, and leave it out if asked to.
 
     Args:
-        data: what `read_annotations` gave.
-        images: folder of the images, or None where file names are URIs.
+        annotations: COCO JSON, or the label table of `yolact label`.
+        images: folder of the images; None for a label table, whose pictures are read from the lake.
         name: of the data set, for messages.
+        score_threshold: with a label table, least score of an instance.
         skip_broken: go on without what is broken.
 
     Raises:
-        UsageError: if something is broken and `skip_broken` is off, or if nothing is left.
+        UsageError: if something is broken and `skip_broken` is off, or if no image is left.
     """
-    problems = find_problems(data, None if images is None else existing_files(images, data))
+    if annotations.endswith(".json"):
+        if images is None:
+            raise UsageError(f"{annotations} needs the folder of its images as well")
+        data = read_coco(annotations)
+        problems = find_problems(data, existing_files(images, data))
+        reader: Callable[[str], bytes] = FolderImages(images)
+    else:
+        from jobs.training_labels import read_label_annotations
+
+        data, reader = read_label_annotations(annotations, score_threshold)
+        problems = find_problems(data)
     for line in problem_lines(problems):
         print(f"{name}: {line}")
     if problems and not skip_broken:
@@ -68,31 +73,41 @@ def check_data(data: AnnotatedImages, images: str | None, name: str, skip_broken
     data = without_problems(data, problems)
     if not data.images:
         raise UsageError(f"{name} has no images")
-    return data
+    return ImageSet(data, reader)
+
+
+def read_coco(uri: str) -> AnnotatedImages:
+    """COCO instances JSON at a URI. Raises `UsageError` for anything else."""
+    try:
+        return parse_coco(storage.read_bytes(uri), uri)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    except storage.ObjectMissingError:
+        raise UsageError(f"there is no annotation file {uri}") from None
+
 
 def existing_files(folder: str, data: AnnotatedImages) -> set[str]:
     """Which of the data set's file names exist below a folder, from listings, not from one request per file."""
-    wanted = {image.file_name for image in data.images}
     prefix = folder.rstrip("/") + "/"
     try:
-        found = {entry.uri.removeprefix(prefix) for entry in storage.list_objects(prefix)}
+        found = {entry.uri.removeprefix(prefix) for entry in storage.iter_objects(prefix)}
     except storage.StorageError as error:
         raise UsageError(f"cannot list the images in {folder}: {error}") from None
-    return wanted & found
+    return found & {image.file_name for image in data.images}
+
 
 def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:
     """Problems as lines for people, those beyond the first twenty counted."""
     problems = list(problems)
     for problem in problems[:PROBLEMS_SHOWN]:
-        of = f"annotation {problem.annotation_id!r}" if problem.annotation_id is not None else "image"
-        where = f" of image {problem.image_id!r}" if problem.annotation_id is not None else f" {problem.image_id!r}"
-        yield f"{of}{where} {problem.message}"
+        of = "" if problem.annotation_id is None else f"annotation {problem.annotation_id!r} of "
+        yield f"{of}image {problem.image_id!r} {problem.message}"
     if len(problems) > PROBLEMS_SHOWN:
         yield f"and {len(problems) - PROBLEMS_SHOWN} more"
 
+
 def build_loader(
-    data: AnnotatedImages,
-    images: str | None,
+    images: ImageSet,
     settings: dict[str, Any],
     *,
     input_size: int,
@@ -101,12 +116,11 @@ def build_loader(
     last_step: int,
     worker: int = 0,
     num_workers: int = 1,
-) -> torch.utils.data.DataLoader[TrainingBatch]:
-    """Batches of this worker from a step on.
+) -> torch.utils.data.DataLoader[Any]:
+    """Batches (`yolact.dataset.TrainingBatch`) of this worker from a step on.
 
     Args:
-        data: checked annotations.
-        images: folder of the images, or None.
+        images: what to train on.
         settings: `augmentation`, `seed`, `batch_size` and `loader_processes` of the run.
         input_size: side of the network input.
         mask_size: side of the targets' masks.
@@ -116,7 +130,7 @@ def build_loader(
         num_workers: how many share each batch.
     """
     transform = build_augmentation(settings["augmentation"], input_size, mask_size)
-    dataset = TrainingDataset(data, ImageReader(images), transform, settings["seed"])
+    dataset = TrainingDataset(images.data, images.read_bytes, transform, settings["seed"])
     sampler = EpochSampler(
         len(dataset), settings["batch_size"], last_step, first_step, worker, num_workers, settings["seed"]
     )
@@ -131,7 +145,7 @@ def build_loader(
         multiprocessing_context="fork" if processes else None,
     )
 
+
 def _one_thread(_: int) -> None:
     """Loader processes share the cores with the network: more threads each would only get in each other's way."""
     torch.set_num_threads(1)
-

@@ -15,11 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from jobs.training_data import ImageReader, build_loader
+from jobs.training_data import ImageSet, build_loader
 from jobs.training_log import TrainingLog
 from jobs.training_state import TrainingState
 from jobs.validation import score_table, validate
-from yolact.coco import AnnotatedImages
 from yolact.config import YolactConfig
 from yolact.dataset import TrainingBatch
 from yolact.initial_weights import initialise
@@ -43,8 +42,8 @@ class RunPlan:
     settings: dict[str, Any]
     """the flags of `yolact train` with the recipe's values filled in"""
     model_config: YolactConfig
-    train: AnnotatedImages
-    validation: AnnotatedImages | None
+    train: ImageSet
+    validation: ImageSet | None
     output: str
     provenance: dict[str, Any]
     threads_per_worker: int
@@ -110,7 +109,6 @@ class Worker:
         settings = self.settings
         loader = build_loader(
             self.plan.train,
-            settings["images"],
             settings,
             input_size=self.plan.model_config.input_size,
             mask_size=self.plan.model_config.prototype_size,
@@ -181,7 +179,7 @@ class Worker:
         taken = initialise(model, settings["init_weights"])
         if self.rank == 0:
             self.show(f"initial weights from {taken.summary()}")
-        model = model.to(self.device, memory_format=torch.channels_last)
+        model = model.to(self.device).to(memory_format=torch.channels_last)
         if settings["freeze_batch_norm"]:
             freeze_batch_norm(model)
         elif self.num_workers > 1:
@@ -231,9 +229,8 @@ class Worker:
     def _validate(self) -> dict[str, float]:
         assert self.plan.validation is not None
         start = time.perf_counter()
-        reader = ImageReader(self.settings["val_images"])
         model = self.state.validated_model
-        results = validate(model, self.plan.validation, reader, str(self.device), self.rank, self.num_workers)
+        results = validate(model, self.plan.validation, str(self.device), self.rank, self.num_workers)
         if results is None or self.log is None:
             return {}
         scores = score_table(results)

@@ -7,6 +7,7 @@ import platform
 import threading
 import time
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
@@ -19,7 +20,7 @@ from jobs.errors import EXIT_OK, JobError, UsageError
 from jobs.ray_session import ray_session
 from jobs.recipes import RECIPES, REFERENCE_BATCH, TrainingRecipe
 from jobs.train import TrainConfig
-from jobs.training_data import check_data, read_annotations
+from jobs.training_data import open_image_set
 from jobs.training_loop import RunPlan, train_worker
 from jobs.training_state import MODEL_FILE
 from yolact.coco import AnnotatedImages
@@ -34,19 +35,24 @@ def run_training(config: TrainConfig) -> int:
     config = _with_absolute_paths(config)
     settings = resolve_settings(config)
     workers = parse_workers(config.num_workers)
-    train = check_data(
-        read_annotations(config.annotations, config.score_threshold), config.images, "training set", config.skip_broken
+    train = open_image_set(
+        config.annotations,
+        config.images,
+        "training set",
+        score_threshold=config.score_threshold,
+        skip_broken=config.skip_broken,
     )
     validation = None
     if config.val_annotations is not None:
-        images = config.val_images
-        validation = check_data(read_annotations(config.val_annotations), images, "validation set", config.skip_broken)
-        if validation.class_names != train.class_names:
+        validation = open_image_set(
+            config.val_annotations, config.val_images, "validation set", skip_broken=config.skip_broken
+        )
+        if validation.data.class_names != train.data.class_names:
             raise UsageError(
-                f"the validation set has classes {', '.join(validation.class_names)}, "
-                f"the training set {', '.join(train.class_names)}; they must be the same"
+                f"the validation set has classes {', '.join(validation.data.class_names)}, "
+                f"the training set {', '.join(train.data.class_names)}; they must be the same"
             )
-    model_config = model_config_for(config, train)
+    model_config = model_config_for(config, train.data)
     with ray_session(config.address):
         board = ray.remote(num_cpus=0)(Board).remote()
         plan = RunPlan(
@@ -55,11 +61,12 @@ def run_training(config: TrainConfig) -> int:
             train=train,
             validation=validation,
             output=config.output,
-            provenance=_provenance(config, settings, train),
+            provenance=_provenance(config, settings, train.data),
             threads_per_worker=config.cpus_per_worker or _cpus_per_worker(config, workers),
             board=board,
         )
-        print(f"{len(train.images)} images, {sum(len(i.annotations) for i in train.images)} objects to train on")
+        objects = sum(len(image.annotations) for image in train.data.images)
+        print(f"{len(train.data.images)} images, {objects} objects to train on")
         with Ticker(board):
             result = _trainer(config, plan, workers).fit()
         return _finish(config.output, result)
@@ -192,8 +199,7 @@ def _finish(output: str, result: Any) -> int:
     best = max(scored, key=lambda entry: entry[:2])[2]
     for checkpoint, file_name in ((best, BEST_FILE), (result.checkpoint, LAST_FILE)):
         with checkpoint.as_directory() as folder:
-            with open(f"{folder}/{MODEL_FILE}", "rb") as file:
-                storage.put_atomic(f"{output}/{file_name}", file.read())
+            storage.put_atomic(f"{output}/{file_name}", Path(folder, MODEL_FILE).read_bytes())
     ap = outcome["best_mask_ap"]
     scored_line = f", best mask AP {ap:.4f}" if ap >= 0 else ""
     print(f"done: {outcome['step']} steps{scored_line}; {output}/{BEST_FILE}")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch.distributed
 
-from jobs.training_data import ImageReader
-from yolact.coco import AnnotatedImages, coco_json
+from jobs.training_data import ImageSet
+from yolact.coco import coco_json
 from yolact.evaluation import CocoScores, DetectedInstance, evaluate_instances
 from yolact.images import decode_image
 from yolact.model import Yolact
@@ -18,28 +18,26 @@ SCORE_THRESHOLD = 0.05
 
 
 def validate(
-    model: Yolact, data: AnnotatedImages, reader: ImageReader, device: str, worker: int = 0, num_workers: int = 1
+    model: Yolact, images: ImageSet, device: str, worker: int = 0, num_workers: int = 1
 ) -> dict[str, CocoScores] | None:
     """Predict a data set, each worker its share, and score it; the scores are on the first worker, others get None."""
-    found = list(detect_images(model, data, reader, device, range(worker, len(data.images), num_workers)))
+    found = list(detect_images(model, images, device, range(worker, len(images.data.images), num_workers)))
     if num_workers > 1:
         shares: list[list[DetectedInstance]] = [[] for _ in range(num_workers)]
         torch.distributed.all_gather_object(shares, found)
         found = [detection for share in shares for detection in share]
     if worker:
         return None
-    return evaluate_instances(coco_json(data), found, max(model.config.nms.max_detections, 100))
+    return evaluate_instances(coco_json(images.data), found, max(model.config.nms.max_detections, 100))
 
 
-def detect_images(
-    model: Yolact, data: AnnotatedImages, reader: ImageReader, device: str, positions: range
-) -> Iterator[DetectedInstance]:
+def detect_images(model: Yolact, images: ImageSet, device: str, positions: range) -> Iterator[DetectedInstance]:
     """Detections in some images of a data set, in COCO's terms."""
     predict = Predictor(model, device=device, score_threshold=SCORE_THRESHOLD)
-    category_ids = list(data.categories)
+    category_ids = list(images.data.categories)
     for position in positions:
-        image = data.images[position]
-        (detections,) = predict([decode_image(reader(image.file_name))])
+        image = images.data.images[position]
+        (detections,) = predict([decode_image(images.read_bytes(image.file_name))])
         for index, (x1, y1, x2, y2) in enumerate(detections.boxes.tolist()):
             yield DetectedInstance(
                 image_id=image.image_id,

@@ -229,7 +229,7 @@ def ground_truth_arrays(image: AnnotatedImage, label_of_category: Mapping[int, i
 
 def coco_json(data: AnnotatedImages) -> dict[str, Any]:
     """The data set as a COCO instances object, masks as RLE, for pycocotools or for writing."""
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image in data.images:
         for annotation in image.annotations:
             rle = annotation_rle(annotation, image)

@@ -94,7 +94,14 @@ class YolactWithLoss(nn.Module):
         raw = self.model(images)
         # autocast ends here: softmax over thousands of anchors and BCE sums need float32
         with torch.autocast(images.device.type, enabled=False):
-            raw = RawPredictions(*(None if part is None else part.float() for part in raw))
+            semantic = None if raw.semantic_logits is None else raw.semantic_logits.float()
+            raw = RawPredictions(
+                raw.box_deltas.float(),
+                raw.class_logits.float(),
+                raw.mask_coefficients.float(),
+                raw.prototypes.float(),
+                semantic,
+            )
             return self.losses(raw, targets, images.shape[-1])
 
     def losses(self, raw: RawPredictions, targets: list[Target], input_size: int) -> dict[str, Tensor]:
@@ -114,8 +121,9 @@ class YolactWithLoss(nn.Module):
         }
         if raw.semantic_logits is not None:
             losses["semantic"] = SEMANTIC_WEIGHT * semantic_loss(raw.semantic_logits, images)
-        if self.model.mask_scoring is not None:
-            losses["mask_iou"] = MASK_IOU_WEIGHT * self._mask_iou_loss(raw, images) / count
+        rescoring = self.model.mask_scoring
+        if rescoring is not None:
+            losses["mask_iou"] = MASK_IOU_WEIGHT * self._mask_iou_loss(rescoring, raw, images) / count
         return losses
 
     def _mask_loss(self, raw: RawPredictions, images: list[ImageTargets]) -> Tensor:
@@ -126,12 +134,12 @@ class YolactWithLoss(nn.Module):
             total = total + scale * mask_loss(prototypes, coefficients[chosen], image.boxes, image.masks, target_index)
         return total
 
-    def _mask_iou_loss(self, raw: RawPredictions, images: list[ImageTargets]) -> Tensor:
+    def _mask_iou_loss(self, rescoring: nn.Module, raw: RawPredictions, images: list[ImageTargets]) -> Tensor:
         total = raw.prototypes.sum() * 0
         for prototypes, coefficients, image in zip(raw.prototypes, raw.mask_coefficients, images, strict=True):
             chosen, _ = self._choose_positives(image)
             total = total + mask_iou_loss(
-                self.model.mask_scoring,
+                rescoring,
                 prototypes,
                 coefficients[chosen],
                 image.boxes,
