@@ -40,7 +40,9 @@ class Plan:
     decode_cpus: float
 
     def describe(self) -> str:
-        actors = f"{self.min_actors}" if self.min_actors == self.max_actors else f"{self.min_actors} to {self.max_actors}"
+        actors = (
+            f"{self.min_actors}" if self.min_actors == self.max_actors else f"{self.min_actors} to {self.max_actors}"
+        )
         where = "GPU each" if self.actor_gpus else f"{self.threads} CPU thread{'s' * (self.threads > 1)} each"
         return f"{actors} model actor{'s' * (self.max_actors > 1)} ({where}), up to {self.decode_tasks} decode tasks"
 
@@ -102,10 +104,18 @@ def _cpu_plan(nodes: Sequence[Node], cpus: float, actors: tuple[int, int] | None
             f"{low} model actors cannot be scheduled: the cluster has {cpus:g} CPU{'s' * (cpus != 1)}; "
             "use fewer --num-actors"
         )
+    # the number of threads changes the last bits of a convolution: it must not follow from the number of actors
+    threads = max(1, min(_MAX_THREADS, int(min(usable))))
     # every actor must fit on the smallest node that is to hold its share
     per_actor = min(min(usable), sum(usable) / high)
-    threads = max(1, min(_MAX_THREADS, int(per_actor)))
     decode_tasks = max(1, int(sum(usable) * _DECODE_SHARE / _DECODE_CPUS))
     return Plan(
-        "cpu", low, high, round((1 - _DECODE_SHARE) * min(per_actor, threads), 2), 0.0, threads, decode_tasks, _DECODE_CPUS
+        "cpu",
+        low,
+        high,
+        round((1 - _DECODE_SHARE) * min(per_actor, threads), 2),
+        0.0,
+        threads,
+        decode_tasks,
+        _DECODE_CPUS,
     )

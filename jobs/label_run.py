@@ -41,7 +41,7 @@ def label_lake(config: LabelConfig) -> int:
     output = Output(config.output.rstrip("/"))
     try:
         storage.check_reachable(output.uri)
-        sources = lake.expand_inputs(config.inputs)
+        sources = lake.expand_inputs(config.inputs, exclude=output.uri)
         model = resolve_model(config.config, config.weights)
         identity = make_identity(config, model)
         record = run_record.read(output)
@@ -65,7 +65,15 @@ def check_options(config: LabelConfig) -> None:
     for name in ("score_threshold", "max_error_rate"):
         if not 0 <= getattr(config, name) <= 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: must lie between 0 and 1")
-    for name in ("max_detections", "batch_size", "limit", "max_pixels", "max_bytes", "images_per_unit", "images_per_part"):
+    for name in (
+        "max_detections",
+        "batch_size",
+        "limit",
+        "max_pixels",
+        "max_bytes",
+        "images_per_unit",
+        "images_per_part",
+    ):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
@@ -161,7 +169,7 @@ class _LabelRun:
             "identity": self.identity,
             "model": self.model.config.name,
             "config": self.model.config.to_dict(),
-            "weights": {"uri": storage.redact(self.model.uri), "sha256": self.model.sha256},
+            "weights": {"uri": storage.without_credentials(self.model.uri), "sha256": self.model.sha256},
             "thresholds": {
                 "score": self.config.score_threshold,
                 "nms_iou": self.model.config.nms.iou_threshold,
@@ -171,11 +179,15 @@ class _LabelRun:
             "precision": precision,
             "class_names": list(self.model.config.class_names),
             "versions": run_record.versions(),
-            "inputs": [storage.redact(uri) for uri in self.config.inputs],
+            "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
             "runs": self.record.get("runs", []),
         }
         run_record.write(self.output, self.record)
         log.info("%s, %s on %s: %s", self.model.config.name, precision, plan.device, plan.describe())
+
+    @property
+    def _columns(self) -> ParquetColumns:
+        return ParquetColumns(self.config.image_column, self.config.id_column)
 
     def _index(self, generations: Sequence[Generation], new: list[Source]) -> Generation:
         from jobs.indexing import Sizes, add_generation
@@ -187,7 +199,7 @@ class _LabelRun:
             new,
             sizes=Sizes(self.config.images_per_part, self.config.images_per_unit),
             limit=self.config.limit,
-            columns=ParquetColumns(self.config.image_column, self.config.id_column),
+            columns=self._columns,
         )
 
     def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
@@ -220,8 +232,10 @@ class _LabelRun:
         pipeline = Pipeline(
             self.output,
             InputLimits(self.config.max_pixels, self.config.max_bytes),
+            self._columns,
             self.model.config.input_size,
             settings.make_predictor,
+            self.model.config.class_names,
             metadata,
             plan,
         )

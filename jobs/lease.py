@@ -98,15 +98,17 @@ class Lease:
         deadline = time.monotonic() + TIMEOUT_SECONDS
         seen = None
         while True:
-            try:
-                data, version = storage.read_versioned(self._uri)
-            except storage.ObjectMissingError:
+            found = storage.read_versioned(self._uri)
+            if found is None:
                 if storage.put_if_absent(self._uri, self._holder.to_bytes()):
                     return
                 continue
+            data, version = found
             holder = Holder(**json.loads(data))
             if seen is not None and data != seen:
-                raise JobError(f"another driver is at work on this OUTPUT ({holder.describe()}); wait for it, or stop it")
+                raise JobError(
+                    f"another driver is at work on this OUTPUT ({holder.describe()}); wait for it, or stop it"
+                )
             if holder.is_known_dead() or time.monotonic() > deadline:
                 log.info("taking over the lease of %s, which is gone", holder.describe())
                 if storage.replace_if_unchanged(self._uri, self._holder.to_bytes(), version):
@@ -120,16 +122,13 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
             try:
-                data, version = storage.read_versioned(self._uri)
-                if Holder(**json.loads(data)).owner != self._holder.owner:
+                found = storage.read_versioned(self._uri)
+                if found is None or Holder(**json.loads(found[0])).owner != self._holder.owner:
                     self.lost = True
                     return
                 self._holder = replace(self._holder, renewals=self._holder.renewals + 1)
-                if not storage.replace_if_unchanged(self._uri, self._holder.to_bytes(), version):
+                if not storage.replace_if_unchanged(self._uri, self._holder.to_bytes(), found[1]):
                     self.lost = True
                     return
-            except storage.ObjectMissingError:
-                self.lost = True
-                return
             except storage.StorageError as error:
                 log.warning("could not renew the lease: %s", error)

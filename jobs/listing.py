@@ -29,7 +29,7 @@ def compare(sources: Sequence[Source], generations: Sequence[Generation]) -> Lak
 
 
 def listing_digest(sources: Sequence[Source]) -> str:
-    """What a finished run remembers of the lake, so that it knows without a look at the manifest that nothing is new."""
+    """What a finished run remembers of the lake, to see without a look at the manifest that nothing is new."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(f"{source.uri}\0{source.size}\0{source.etag}\n".encode())

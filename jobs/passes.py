@@ -34,7 +34,7 @@ class Totals:
     instances: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, record: UnitRecord) -> None:
         self.images += record.images
@@ -42,7 +42,7 @@ class Totals:
         self.failures.update(record.failures)
         self.retries.update(record.retries)
         for stage, seconds in record.seconds.items():
-            self.seconds[stage] += seconds
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def notes(self) -> str:
         pieces = [f"{count:,} {status}" for status, count in sorted(self.failures.items())]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import ray
 import ray.data
+from ray.util.annotations import RayDeprecationWarning
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
 
 from jobs.careful_decode import decode_in_child
 from jobs.cluster_plan import Plan
+from jobs.lake import ParquetColumns
 from jobs.output import Output
 from jobs.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
 from jobs.unit import UnitRecord
@@ -31,8 +35,10 @@ class Pipeline:
 
     output: Output
     limits: InputLimits
+    columns: ParquetColumns
     input_size: int
     make_predictor: Callable[[int], Predictor]
+    class_names: tuple[str, ...]
     metadata: dict[str, str]
     plan: Plan
 
@@ -43,8 +49,17 @@ class Pipeline:
 
     def _execute(self, units: Sequence[int], careful: bool) -> Iterator[UnitRecord]:
         configure_ray_data()
+        with warnings.catch_warnings():
+            # Ray 2.60 deprecates `max_retries` on a stage and offers nothing in its place
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            records = self._chain(units, careful)
+        for batch in records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            for text in batch["record"].to_pylist():
+                yield UnitRecord.from_json(text)
+
+    def _chain(self, units: Sequence[int], careful: bool) -> ray.data.Dataset:
         plan = self.plan
-        records = (
+        return (
             ray.data.from_arrow([pa.table({"unit": pa.array([unit], pa.int64())}) for unit in units])
             .map_batches(
                 fetch_and_decode,
@@ -53,6 +68,7 @@ class Pipeline:
                 fn_kwargs={
                     "output": self.output,
                     "limits": self.limits,
+                    "columns": self.columns,
                     "input_size": self.input_size,
                     "decode": decode_in_child if careful else decode_and_prepare,
                 },
@@ -67,6 +83,7 @@ class Pipeline:
                 fn_constructor_kwargs={
                     "make_predictor": self.make_predictor,
                     "threads": plan.threads,
+                    "class_names": self.class_names,
                     "output": self.output,
                     "metadata": self.metadata,
                     "careful": careful,
@@ -79,25 +96,13 @@ class Pipeline:
                 max_task_retries=_RETRIES_AFTER_A_CRASH,
             )
         )
-        for batch in records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for text in batch["record"].to_pylist():
-                yield UnitRecord.from_json(text)
 
 
 class ModelActor:
-    """A `Labeller` in an actor's process: makes its predictor there."""
+    """A `Labeller` in an actor's process, with a predictor that was made there."""
 
-    def __init__(
-        self,
-        *,
-        make_predictor: Callable[[int], Predictor],
-        threads: int,
-        output: Output,
-        metadata: dict[str, str],
-        careful: bool,
-    ) -> None:
-        predictor = make_predictor(threads)
-        self._labeller = Labeller(predictor=predictor, output=output, metadata=metadata, careful=careful)
+    def __init__(self, *, make_predictor: Callable[[int], Predictor], threads: int, **labeller: Any) -> None:
+        self._labeller = Labeller(predictor=make_predictor(threads), **labeller)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return self._labeller(batch)

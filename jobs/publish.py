@@ -82,14 +82,9 @@ def publish_part(output: Output, part: Part, metadata: dict[str, str]) -> Counts
 
 def read_counts(output: Output, part: int) -> Counts:
     """The books of a published part, from its footer."""
-    uri = output.labels_part(part)
-
-    def footer() -> Counts:
-        filesystem, path = storage.open_filesystem(uri)
-        with filesystem.open(path, "rb") as file:
-            return Counts(**json.loads(pq.read_metadata(file).metadata[COUNTS_KEY]))
-
-    return storage.Retry().call(footer, f"read {uri}")
+    with storage.open_file(output.labels_part(part)) as file:
+        metadata = pq.read_metadata(file).metadata
+    return Counts(**json.loads(metadata[COUNTS_KEY]))
 
 
 def _read_ahead(uris: list[str]) -> Iterator[pa.Table]:

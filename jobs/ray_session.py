@@ -20,6 +20,10 @@ def ray_session(address: str) -> Iterator[None]:
     """
     # a warning of Ray's about CUDA_VISIBLE_DEVICES on workers without GPUs, meant for Ray's own developers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # actors that share cores must sleep, not spin, while their threads wait for each other
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Ray's C++ core prints a remark on every pool of actors as an error
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if ray.is_initialized():

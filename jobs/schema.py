@@ -8,7 +8,7 @@ SCHEMA_VERSION = 1
 
 STATUS_OK = "ok"
 
-#: `bbox` is x, y, width, height in pixels (COCO); `mask` is COCO compressed RLE counts of size (height, width) of the row
+#: `bbox` is x, y, width, height in pixels (COCO); `mask` is COCO compressed RLE counts, of the row's (height, width)
 INSTANCE = pa.struct(
     [
         ("label", pa.int32()),

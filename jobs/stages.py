@@ -11,19 +11,19 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+from yolact.images import ImageError, decode_image
 
 from jobs import lake, manifest, storage, tables
 from jobs.label_rows import label_rows
 from jobs.output import UNITS_PER_PART, Output
 from jobs.schema import STATUS_OK
 from jobs.unit import UnitImage, UnitRecord, pack_unit, unpack_unit
-from yolact.images import ImageError, decode_image
 from yolact.preprocess import PreparedImage, prepare_image
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def fetch_and_decode(
     *,
     output: Output,
     limits: InputLimits,
+    columns: lake.ParquetColumns,
     input_size: int,
     decode: Callable[[bytes, InputLimits, int], PreparedImage] = decode_and_prepare,
 ) -> pa.Table:
@@ -75,7 +76,7 @@ def fetch_and_decode(
             part = _manifest_part(output.manifest_part(unit // UNITS_PER_PART))
             rows = manifest.rows_of_unit(part, unit).to_pylist()
             record.images = len(rows)
-            fetched = lake.fetch_rows(rows, max_bytes=limits.max_bytes, retry=retry)
+            fetched = lake.fetch_rows(rows, max_bytes=limits.max_bytes, columns=columns, retry=retry)
         with _timed(record, "decode"):
             images = [
                 _unit_image(row, data, limits, input_size, decode) for row, data in zip(rows, fetched, strict=True)
@@ -109,8 +110,17 @@ class Labeller:
     their labels.
     """
 
-    def __init__(self, *, predictor: Predictor, output: Output, metadata: dict[str, str], careful: bool) -> None:
+    def __init__(
+        self,
+        *,
+        predictor: Predictor,
+        class_names: Sequence[str],
+        output: Output,
+        metadata: dict[str, str],
+        careful: bool,
+    ) -> None:
         self.predictor = predictor
+        self.class_names = class_names
         self.output = output
         self.metadata = metadata
         self.careful = careful
@@ -137,7 +147,7 @@ class Labeller:
                 detections = [None if image.prepared is None else next(found) for image in images]
         with _timed(record, "commit"):
             retry = storage.Retry()
-            rows = label_rows(images, detections, self.predictor.class_names)
+            rows = label_rows(images, detections, self.class_names)
             rows = rows.replace_schema_metadata(self.metadata)
             storage.put_atomic(self.output.staged_unit(record.unit), tables.to_bytes(rows), retry=retry)
             record.retries = dict(Counter(record.retries) + retry.counts)

@@ -1,7 +1,7 @@
 """One unit on its way through the pipeline: the row that carries its pixels, and the record of its commit.
 
 A row of the Ray Data pipeline is one unit. Between decoding and the model it carries pixels as one uint8 buffer, so
-that they are copied once into the object store and read from there without a copy.
+that they are copied once into the object store and once out of it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def pack_unit(record: UnitRecord, images: Sequence[UnitImage]) -> pa.Table:
     sizes = [0 if p is None else p.pixels.size for p in prepared]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     buffer = np.empty(offsets[-1], np.uint8)
-    for p, start, end in zip(prepared, offsets, offsets[1:], strict=True):
+    for p, start, end in zip(prepared, offsets[:-1], offsets[1:], strict=True):
         if p is not None:
             buffer[start:end] = p.pixels.reshape(-1)
     pixels = pa.LargeBinaryArray.from_buffers(
@@ -100,7 +100,7 @@ def pack_unit(record: UnitRecord, images: Sequence[UnitImage]) -> pa.Table:
 
 
 def unpack_unit(row: pa.Table) -> tuple[UnitRecord, list[UnitImage]]:
-    """The inverse of `pack_unit`; the pixels are read-only views of the row's own buffer."""
+    """The inverse of `pack_unit`; the pixels are copies, for torch takes no read-only views (0.1 ms an image)."""
     record = UnitRecord.from_json(row["record"][0].as_py())
     struct = row["images"].combine_chunks().flatten()
     ids, uris, states, errors, heights, widths, rows, columns = (
@@ -112,7 +112,7 @@ def unpack_unit(row: pa.Table) -> tuple[UnitRecord, list[UnitImage]]:
     for i in range(len(struct)):
         prepared = None
         if states[i] == STATUS_OK:
-            flat = np.frombuffer(pixels[i].as_buffer(), np.uint8)
+            flat = np.frombuffer(pixels[i].as_buffer(), np.uint8).copy()
             prepared = PreparedImage(flat.reshape(rows[i], columns[i], 3), heights[i], widths[i])
         images.append(UnitImage(ids[i], uris[i], states[i], errors[i], prepared))
     return record, images

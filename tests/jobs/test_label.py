@@ -12,12 +12,12 @@ import pytest
 from lakes import draw_pictures, write_files, write_parquet, write_shards
 from pycocotools import mask as coco_mask
 from stand_in import save_tiny_checkpoint
+from yolact.images import decode_image
 
 from jobs.errors import UsageError
 from jobs.label import LabelConfig, run
 from jobs.schema import LABELS
 from yolact import Predictor, load_checkpoint
-from yolact.images import decode_image
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

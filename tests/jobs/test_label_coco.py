@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import shared_path
+from tests.conftest import shared_path
 from lakes import write_shards
 from pycocotools import mask as coco_mask
 from stand_in import official_stand_in
+from yolact.images import decode_image
 
 from jobs.label import LabelConfig, run
 from jobs.schema import LABELS
 from yolact import Predictor, build_yolact, load_weights
-from yolact.images import decode_image
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -54,8 +54,10 @@ def check_rows(table: pa.Table, photos: dict[str, bytes]) -> None:
             slack_y, slack_x = 2.5 * row["height"] / 138, 2.5 * row["width"] / 138
             ys, xs = np.nonzero(mask)
             if len(ys):
-                assert y - slack_y <= ys.min() and ys.max() <= y + height + slack_y
-                assert x - slack_x <= xs.min() and xs.max() <= x + width + slack_x
+                assert y - slack_y <= ys.min()
+                assert ys.max() <= y + height + slack_y
+                assert x - slack_x <= xs.min()
+                assert xs.max() <= x + width + slack_x
 
 
 def first_photos(count: int | None) -> dict[str, bytes]:
