@@ -4,10 +4,11 @@ Upsampling is bilinear, so along an output column a mask changes linearly betwee
 most once there. It is enough to interpolate the columns at the prototype rows and to place each crossing directly:
 work in proportion to W · h instead of W · H, inside the detection's region only.
 
-The result is the same, bit for bit, as thresholding `torch.nn.functional.interpolate` of the masks in float64: the
-weights are that function's own (taken from interpolating the identity), they are applied in its order (along x, then
-along y), and a crossing is settled by computing the pixels on both sides of it so. In double precision a fused
-multiply-add, which a processor may or may not use, does not change which side of 0.5 a value is on.
+The result is the same, bit for bit, as `torch.nn.functional.interpolate` of the masks in float64 and `> THRESHOLD`:
+the weights are that function's own (taken from interpolating the identity), and a crossing is settled by computing the
+pixels on both sides of it. What may differ is rounding (order, fused multiply-adds), far below the step of float32
+masks. It would show where a value is exactly 0.5, as a sigmoid is where all prototypes are 0; THRESHOLD therefore lies
+a hair above.
 
 Shapes: N masks of h × w, H × W the image. Runs go down the columns, as in COCO; a "flip" is a pixel where a mask
 changes.
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-THRESHOLD = 0.5
+#: "above 0.5" for values computed in float64 from float32 masks, whose step at 0.5 is 6e-8
+THRESHOLD = 0.5 + 1e-9
 
 #: COCO's `{"size": [height, width], "counts": bytes}`
 Rle = dict[str, Any]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import SHARED
 from PIL import Image
 
-CASES = sorted(path.name for path in (SHARED / "golden" / "cases").glob("*") if path.is_dir()) or ["absent"]
+GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
+CASES = sorted(path.name for path in (GOLDEN / "cases").glob("*") if path.is_dir()) or ["absent"]
 
 
 @dataclass(frozen=True)
