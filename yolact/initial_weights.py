@@ -97,10 +97,10 @@ def _take_over(model: Yolact, state: Mapping[str, Tensor], source: str) -> Initi
     model.load_state_dict(fitting, strict=False)
     return InitialWeights(
         source,
-        tuple(fitting),
-        tuple(name for name in state if name in own and name not in fitting),
+        tuple(name for name in own if name in fitting),
+        tuple(name for name in own if name in state and name not in fitting),
         tuple(name for name in own if name not in state and not name.endswith("num_batches_tracked")),
-        tuple(name for name in state if name not in own),
+        tuple(sorted(name for name in state if name not in own)),
     )
 
 

@@ -1,0 +1,68 @@
+"""Where training starts from, and what it says about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from yolact.checkpoint import save_checkpoint
+from yolact.config import AnchorConfig, YolactConfig
+from yolact.initial_weights import initialise
+from yolact.model import build_yolact
+
+TINY = YolactConfig(
+    name="tiny",
+    input_size=64,
+    backbone="mobilenetv2",
+    class_names=("a", "b"),
+    anchors=AnchorConfig(((12.0,), (24.0,)), ratios=(1.0,)),
+    head_levels=(3, 4),
+    fpn_channels=8,
+    head_channels=8,
+    protonet_channels=8,
+    num_prototypes=4,
+)
+
+
+def test_another_class_count_re_makes_the_class_layer_alone(tmp_path):
+    source = build_yolact(TINY)
+    save_checkpoint(source, tmp_path / "two.safetensors")
+    model = build_yolact(replace(TINY, class_names=("x", "y", "z")))
+    taken = initialise(model, tmp_path / "two.safetensors")
+    assert taken.remade == ("head.class_layer.weight", "head.class_layer.bias", "semantic.weight", "semantic.bias")
+    assert taken.missing == taken.left_out == ()
+    assert torch.equal(model.head.box_layer.weight, source.head.box_layer.weight)
+    assert "4 re-made (head.class_layer.weight, head.class_layer.bias, semantic.weight" in taken.summary()
+
+
+def test_parts_that_only_one_side_has_are_told(tmp_path):
+    save_checkpoint(build_yolact(TINY), tmp_path / "with.safetensors")
+    without = initialise(build_yolact(replace(TINY, semantic_branch=False)), tmp_path / "with.safetensors")
+    assert without.left_out == ("semantic.bias", "semantic.weight")
+    save_checkpoint(build_yolact(replace(TINY, semantic_branch=False)), tmp_path / "less.safetensors")
+    more = initialise(build_yolact(TINY), tmp_path / "less.safetensors")
+    assert more.missing == ("semantic.weight", "semantic.bias")
+
+
+@pytest.mark.parametrize("prefix", ["", "features."])
+def test_backbone_state_dicts_fill_the_backbone(tmp_path, prefix):
+    source = build_yolact(TINY).backbone.features.state_dict()
+    torch.save({prefix + name: tensor for name, tensor in source.items()}, tmp_path / "features.pth")
+    model = build_yolact(TINY)
+    taken = initialise(model, tmp_path / "features.pth")
+    assert torch.equal(model.backbone.features[0][0].weight, source["0.0.weight"])
+    assert all(name.startswith("backbone.") for name in taken.loaded)
+    assert "head.class_layer.weight" in taken.missing
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path):
+    torch.save({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match="not those of a mobilenetv2 backbone"):
+        initialise(build_yolact(TINY), tmp_path / "resnet.pth")
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.pth"):
+        initialise(build_yolact(TINY), tmp_path / "gone.pth")
