@@ -1,0 +1,151 @@
+"""The bytes of one unit's images: few requests, every length verified, permanent failures as problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from jobs.lake.parquet_rows import fetch_parquet
+from jobs.lake.source import ParquetColumns, Problem
+from jobs.storage import (
+    ObjectChangedError,
+    ObjectMissingError,
+    Retry,
+    StorageError,
+    TransientStorageError,
+    read_bytes,
+    read_range,
+    split_uri,
+)
+
+#: a gap of this many bytes between neighbouring members costs less than another request
+_GAP_BYTES = 1 << 20
+_REQUEST_BYTES = 64 << 20
+_THREADS = 16
+
+#: a row of the index: the columns of `INDEX`, and any others
+Row = Mapping[str, Any]
+Fetched = bytes | Problem
+
+
+def fetch_rows(
+    rows: Sequence[Row],
+    *,
+    max_bytes: int,
+    columns: ParquetColumns | None = None,
+    retry: Retry | None = None,
+) -> list[Fetched]:
+    """The encoded bytes of index rows, in their order, or what is wrong with them.
+
+    Neighbouring members of a tar come with one request, objects side by side, Parquet rows by row group. Images of more
+    than `max_bytes` are not asked for. A row whose offset and length are None is a whole object. What had to be tried
+    again stands in `retry.counts` afterwards. Raises TransientStorageError when the retries are spent: what fails for
+    a while never becomes a problem.
+    """
+    retry, columns = retry or Retry(), columns or ParquetColumns()
+    fetched: list[Fetched | None] = [_known_problem(row, max_bytes) for row in rows]
+    groups = list(_groups(rows, [number for number, known in enumerate(fetched) if known is None]))
+
+    def answer(group: Sequence[int]) -> list[Fetched]:
+        return _read([rows[number] for number in group], columns, retry)
+
+    for group, answers in zip(groups, _side_by_side(answer, groups, rows), strict=True):
+        for number, data in zip(group, answers, strict=True):
+            fetched[number] = _within(data, max_bytes)
+    return [data for data in fetched if data is not None]
+
+
+def _known_problem(row: Row, max_bytes: int) -> Problem | None:
+    if row.get("problem") is not None:
+        return Problem.parse(row["problem"])
+    return _too_large(row["length"], max_bytes) if (row["length"] or 0) > max_bytes else None
+
+
+def _within(data: Fetched, max_bytes: int) -> Fetched:
+    return _too_large(len(data), max_bytes) if isinstance(data, bytes) and len(data) > max_bytes else data
+
+
+def _too_large(length: int, max_bytes: int) -> Problem:
+    return Problem("too_large", f"{length} bytes, {max_bytes} allowed")
+
+
+def _is_whole(row: Row) -> bool:
+    return row["offset"] is None or (row["offset"] == 0 and row["length"] == row["size"])
+
+
+def _is_parquet(row: Row) -> bool:
+    return row["length"] == -1
+
+
+def _groups(rows: Sequence[Row], wanted: Sequence[int]) -> Iterator[list[int]]:
+    """Row numbers that are answered together: one object each, and of a tar one stretch each."""
+    parquet: dict[str, list[int]] = {}
+    members: dict[str, list[int]] = {}
+    for number in wanted:
+        row = rows[number]
+        if _is_whole(row):
+            yield [number]
+        else:
+            (parquet if _is_parquet(row) else members).setdefault(row["uri"], []).append(number)
+    yield from parquet.values()
+    for numbers in members.values():
+        yield from _stretches(rows, sorted(numbers, key=lambda number: rows[number]["offset"]))
+
+
+def _stretches(rows: Sequence[Row], numbers: Sequence[int]) -> Iterator[list[int]]:
+    """Cuts members of one shard, sorted by offset, where a gap is wide or a request would grow too large."""
+    stretch: list[int] = []
+    start = end = 0
+    for number in numbers:
+        offset, length = rows[number]["offset"], rows[number]["length"]
+        if stretch and (offset - end > _GAP_BYTES or offset + length - start > _REQUEST_BYTES):
+            yield stretch
+            stretch = []
+        if not stretch:
+            start = end = offset
+        stretch.append(number)
+        end = max(end, offset + length)
+    yield stretch
+
+
+def _side_by_side(answer: Any, groups: Sequence[list[int]], rows: Sequence[Row]) -> Iterator[list[Fetched]]:
+    """Remote requests wait for the network, so several are under way; the local disk is read in order."""
+    if len(groups) < 2 or split_uri(rows[groups[0][0]]["uri"])[0] == "file":
+        yield from map(answer, groups)
+        return
+    with ThreadPoolExecutor(min(_THREADS, len(groups))) as pool:
+        try:
+            yield from pool.map(answer, groups)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _read(rows: Sequence[Row], columns: ParquetColumns, retry: Retry) -> list[Fetched]:
+    """One group; a permanent failure of its object is the problem of all its images."""
+    try:
+        if _is_whole(rows[0]):
+            return [read_bytes(rows[0]["uri"], etag=rows[0]["etag"] or None, retry=retry)]
+        return _read_parquet(rows, columns, retry) if _is_parquet(rows[0]) else _read_members(rows, retry)
+    except TransientStorageError:
+        raise
+    except ObjectMissingError as error:
+        problem = Problem("missing", f"it was listed, and is not there any more ({error})")
+    except ObjectChangedError:
+        problem = Problem("changed", "the object was replaced since it was indexed; have it labelled again")
+    except StorageError as error:
+        problem = Problem("unreadable", str(error))
+    return [problem] * len(rows)
+
+
+def _read_members(rows: Sequence[Row], retry: Retry) -> list[Fetched]:
+    start = rows[0]["offset"]
+    end = max(row["offset"] + row["length"] for row in rows)
+    data = memoryview(read_range(rows[0]["uri"], start, end - start, etag=rows[0]["etag"] or None, retry=retry))
+    return [bytes(data[row["offset"] - start : row["offset"] - start + row["length"]]) for row in rows]
+
+
+def _read_parquet(rows: Sequence[Row], columns: ParquetColumns, retry: Retry) -> list[Fetched]:
+    numbers = [row["offset"] for row in rows]
+    found = fetch_parquet(rows[0]["uri"], rows[0]["size"], rows[0]["etag"], numbers, columns, retry)
+    return [found[number] for number in numbers]

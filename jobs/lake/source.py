@@ -1,0 +1,141 @@
+"""What the lake is made of: sources (objects), the images in them, and what can be wrong with either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+
+from yolact.images import IMAGE_STATUSES
+
+Kind = Literal["image", "tar", "parquet"]
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
+#: compressed tars are listed too, so that they become a row that says so
+TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+PARQUET_EXTENSIONS = (".parquet", ".pq")
+
+#: all that the status of an image without labels can be, and what it means; "ok" is the one other status
+STATUSES = IMAGE_STATUSES | {
+    "missing": "the object was listed and is not there any more",
+    "changed": "the object was replaced since it was indexed",
+    "unreadable": "the store refuses the object for good",
+}
+
+#: one row per image. A plain image has offset 0 and length = size; a tar member has its bytes' place in the shard; a
+#: Parquet row has its row number as offset and length -1. `problem` is "status: reason" for what cannot be fetched.
+INDEX = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("uri", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("problem", pa.string()),
+    ]
+)
+
+
+class Source(NamedTuple):
+    """One object of the lake; `size` in bytes, `etag` changes when its content does."""
+
+    uri: str
+    size: int
+    etag: str
+    kind: Kind
+
+
+class Problem(NamedTuple):
+    """Why an image has no labels, for good: one of `STATUSES`, and one line for people."""
+
+    status: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.reason}"
+
+    @classmethod
+    def parse(cls, text: str) -> Problem:
+        status, _, reason = text.partition(": ")
+        return cls(status, reason)
+
+
+@dataclass(frozen=True)
+class ParquetColumns:
+    """Which columns hold image bytes and ids; None finds them by name and type. "a.b" is field b of struct a."""
+
+    image: str | None = None
+    id: str | None = None
+
+
+class IndexRows:
+    """Collects the rows of one source's index; ids are made unique."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._seen: set[str] = set()
+        self._ids: list[str] = []
+        self._offsets: list[int] = []
+        self._lengths: list[int] = []
+        self._problems: list[str | None] = []
+
+    def add(self, name: str | None, offset: int, length: int, problem: Problem | None = None) -> None:
+        """`name` within the source, None for the source as a whole; a name that comes again gets #2, #3 … behind it."""
+        stem = self._source.uri if name is None else f"{self._source.uri}#{printable_name(name)}"
+        image_id, copy = stem, 1
+        while image_id in self._seen:
+            copy += 1
+            image_id = f"{stem}#{copy}"
+        self._seen.add(image_id)
+        self._ids.append(image_id)
+        self._offsets.append(offset)
+        self._lengths.append(length)
+        self._problems.append(None if problem is None else str(problem))
+
+    def table(self) -> pa.Table:
+        same = len(self._ids)
+        return pa.table(
+            [
+                pa.array(self._ids, pa.string()),
+                pa.array([self._source.uri] * same, pa.string()),
+                pa.array(self._offsets, pa.int64()),
+                pa.array(self._lengths, pa.int64()),
+                pa.array([self._source.size] * same, pa.int64()),
+                pa.array([self._source.etag] * same, pa.string()),
+                pa.array(self._problems, pa.string()),
+            ],
+            schema=INDEX,
+        )
+
+
+def image_rows(sources: Sequence[Source]) -> pa.Table:
+    """Index rows of plain images, one each, in their order."""
+    uris = pa.array([source.uri for source in sources], pa.string())
+    sizes = pa.array([source.size for source in sources], pa.int64())
+    etags = pa.array([source.etag for source in sources], pa.string())
+    zeros = pa.array([0] * len(sources), pa.int64())
+    nulls = pa.nulls(len(sources), pa.string())
+    return pa.table([uris, uris, zeros, sizes, sizes, etags, nulls], schema=INDEX)
+
+
+def kind_of(uri: str) -> Kind | None:
+    """By the extension, in any case; None for anything that holds no images."""
+    name = uri.rpartition("/")[2].lower()
+    if name.endswith(IMAGE_EXTENSIONS):
+        return "image"
+    if name.endswith(TAR_EXTENSIONS):
+        return "tar"
+    return "parquet" if name.endswith(PARQUET_EXTENSIONS) else None
+
+
+def is_hidden(name: str) -> bool:
+    """Whether the last component starts with a dot: editors' and macOS' files beside the real ones."""
+    return name.rpartition("/")[2].startswith(".")
+
+
+def printable_name(name: str) -> str:
+    r"""`name` as valid Unicode: bytes that are no UTF-8 appear as \xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
