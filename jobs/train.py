@@ -23,8 +23,9 @@ class TrainConfig:
     """COCO instances JSON, or the OUTPUT of `yolact label` to train on its masks (any fsspec URI)"""
     output: str
     """folder or URI of the run: checkpoints, metrics and the final model"""
-    config: str
-    """model config, e.g. nuclei or yolact_resnet50; its classes are replaced by those of the annotations"""
+    config: str | None = None
+    """model config, e.g. nuclei or yolact_resnet50, or a JSON file of one; its classes become those of the annotations;
+    may be left out where --init-weights is an own checkpoint"""
     images: str | None = None
     """folder or URI with the images; may be left out for a label table, which knows where they are"""
     val_annotations: str | None = None

@@ -184,7 +184,7 @@ class Worker:
             freeze_batch_norm(model)
         elif self.num_workers > 1:
             if self.device.type == "cpu":
-                raise ValueError("batch norm can be shared by several workers on GPUs only; use --freeze-batch-norm True")
+                raise ValueError("only GPU workers can share batch norm; use --freeze-batch-norm True")
             converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
             assert isinstance(converted, Yolact)
             model = converted

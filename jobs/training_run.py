@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import threading
@@ -25,7 +26,9 @@ from jobs.training_loop import RunPlan, train_worker
 from jobs.training_state import MODEL_FILE
 from yolact.coco import AnnotatedImages
 from yolact.config import YolactConfig, get_config
+from yolact.files import read_bytes
 from yolact.initial_weights import IMAGENET, RANDOM
+from yolact.weights_file import read_own_header
 
 BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
 
@@ -78,7 +81,7 @@ def resolve_settings(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UsageError: for an unknown recipe or values that cannot be.
     """
-    name = config.recipe or (config.config if config.config in RECIPES else "paper")
+    name = config.recipe or (config.config if config.config is not None and config.config in RECIPES else "paper")
     if name not in RECIPES:
         raise UsageError(f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}")
     settings = asdict(config)
@@ -100,7 +103,7 @@ def model_config_for(config: TrainConfig, train: AnnotatedImages) -> YolactConfi
         UsageError: for an unknown config or a value it cannot take.
     """
     try:
-        named = get_config(config.config)
+        named = _base_config(config)
         changes: dict[str, Any] = {"class_names": train.class_names, "semantic_branch": config.semantic_loss}
         if config.num_prototypes is not None:
             changes["num_prototypes"] = config.num_prototypes
@@ -109,6 +112,17 @@ def model_config_for(config: TrainConfig, train: AnnotatedImages) -> YolactConfi
         return replace(named, **changes)
     except ValueError as error:
         raise UsageError(str(error)) from None
+
+
+def _base_config(config: TrainConfig) -> YolactConfig:
+    """The config before the data's classes are put in. Raises `ValueError`."""
+    if config.config is None:
+        if config.init_weights in (IMAGENET, RANDOM):
+            raise ValueError("name a --config, or give an own checkpoint as --init-weights, which carries its config")
+        return read_own_header(read_bytes(config.init_weights), config.init_weights)[0]
+    if config.config.endswith(".json"):
+        return YolactConfig.from_dict(json.loads(read_bytes(config.config)))
+    return get_config(config.config)
 
 
 class Board:

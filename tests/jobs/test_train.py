@@ -1,0 +1,157 @@
+"""`yolact train` in small: what it refuses before it starts, what it writes, how it goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_tables import CLASS_NAMES, instance, row, write_labels
+from PIL import Image
+from training_cases import draw_plates, read_metrics, tiny_config
+
+from jobs.errors import JobError, UsageError
+from jobs.train import TrainConfig, run
+from jobs.training_log import TrainingLog
+from jobs.training_run import model_config_for, parse_workers, resolve_settings
+from yolact.checkpoint import load_checkpoint
+from yolact.coco import AnnotatedImages
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn of their own affairs
+
+
+def config(**options):
+    return TrainConfig(**{"annotations": "a.json", "output": "out", "config": "nuclei", **options})
+
+
+def test_recipes_fill_what_flags_leave_open():
+    paper = resolve_settings(config(config="yolact_resnet50"))
+    assert (paper["recipe"], paper["max_steps"], paper["optimizer"]) == ("paper", 800_000, "sgd")
+    assert paper["peak_learning_rate"] == pytest.approx(1e-3)
+    assert resolve_settings(config())["recipe"] == "nuclei"
+    wide = resolve_settings(config(config="yolact_base", batch_size=64, weight_decay=0.0))
+    assert wide["peak_learning_rate"] == pytest.approx(8e-3)  # linear scaling
+    assert wide["weight_decay"] == 0
+
+
+def test_bad_settings_are_bad_usage():
+    with pytest.raises(UsageError, match="recipe 'secret' is unknown"):
+        resolve_settings(config(recipe="secret"))
+    with pytest.raises(UsageError, match="--max-steps 0"):
+        resolve_settings(config(max_steps=0))
+    with pytest.raises(UsageError, match="unknown config 'yolo'"):
+        model_config_for(config(config="yolo"), AnnotatedImages((), {1: "a"}))
+    for text in ("x", "0", "3:2", "1:2:3"):
+        with pytest.raises(UsageError, match="--num-workers"):
+            parse_workers(text)
+    assert (parse_workers("2"), parse_workers("1:4"), parse_workers("3:3")) == (2, (1, 4), 3)
+
+
+def test_the_datas_classes_and_ablations_go_into_the_config():
+    data = AnnotatedImages((), {5: "a", 9: "b"})
+    changed = model_config_for(config(config="yolact_base", num_prototypes=8, semantic_loss=False), data)
+    assert (changed.class_names, changed.num_prototypes, changed.semantic_branch) == (("a", "b"), 8, False)
+    assert changed.official is None
+
+
+@pytest.fixture(scope="module")
+def plates(tmp_path_factory):
+    return draw_plates(tmp_path_factory.mktemp("plates"))
+
+
+def train_config(folder: Path, plates, **options):
+    return TrainConfig(
+        **{
+            **plates,
+            "output": str(folder / "run"),
+            "config": tiny_config(folder),
+            "init_weights": "random",
+            "recipe": "nuclei",
+            "precision": "float32",
+            "freeze_batch_norm": False,
+            "warmup_steps": 0,
+            "batch_size": 4,
+            "loader_processes": 0,
+            "max_failures": 0,
+            "max_steps": 6,
+            "checkpoint_every": 2,
+            "log_every": 1,
+            **options,
+        }
+    )
+
+
+def test_broken_annotations_stop_it_before_it_starts_unless_left_out(tmp_path, plates, capsys):
+    truth = json.loads(Path(plates["annotations"]).read_text())
+    truth["annotations"][3]["bbox"][2] = 0
+    truth["images"].append({"id": 77, "file_name": "gone.png", "height": 64, "width": 64})
+    (tmp_path / "broken.json").write_text(json.dumps(truth))
+    broken = {**plates, "annotations": str(tmp_path / "broken.json")}
+    with pytest.raises(UsageError, match="2 broken annotations or images"):
+        run(train_config(tmp_path, broken))
+    printed = capsys.readouterr().out
+    assert "annotation 4 of image 2 has a box 0 px wide" in printed
+    assert "image 77 file 'gone.png' is not there" in printed
+
+
+def test_a_run_writes_models_metrics_and_goes_on(local_ray, tmp_path, plates, capsys):
+    first = train_config(
+        tmp_path,
+        plates,
+        val_annotations=plates["annotations"],
+        val_images=plates["images"],
+        validate_every=4,
+        stop_after=4,
+    )
+    assert run(first) == 0
+    output = Path(first.output)
+    printed = capsys.readouterr().out
+    assert "step 4/6  loss" in printed
+    assert "validation at step 4: mask_ap" in printed
+    assert set(read_metrics(output)) == {1, 2, 3, 4}
+    assert list((output / "tensorboard").iterdir())
+
+    whole = train_config(tmp_path, plates, val_annotations=plates["annotations"], val_images=plates["images"])
+    assert run(whole) == 0
+    assert "going on from step 4" in capsys.readouterr().out
+    steps = read_metrics(output)
+    assert set(steps) == {1, 2, 3, 4, 5, 6}
+    assert all(math.isfinite(values["loss"]) for values in steps.values())
+    for name in ("best", "last"):
+        model = load_checkpoint(output / f"{name}.safetensors")
+        assert model.config.class_names == ("nucleus",)
+
+
+def test_a_loss_that_is_not_finite_stops_it_by_name_step_and_images(local_ray, tmp_path, plates):
+    hopeless = train_config(tmp_path, plates, optimizer="sgd", learning_rate=1e18, clip_gradient=0.0)
+    with pytest.raises(JobError, match=r"step [23]: .*the \w+ loss with images \[.*\] is not finite"):
+        run(hopeless)
+
+
+def test_labels_can_be_learnt_from(local_ray, tmp_path):
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 50), bool)
+    mask[8:30, 10:36] = True
+    rows = []
+    for name in ("a.png", "b.png"):
+        Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / name)
+        uri = str(tmp_path / name)
+        rows.append(row(uri, (40, 50), [instance(mask, 1, 0.8), instance(mask, 0, 0.2)]))
+    write_labels(tmp_path / "labelled", [rows])
+    labelled = {"annotations": str(tmp_path / "labelled")}
+    assert run(train_config(tmp_path, labelled, max_steps=2, batch_size=2)) == 0
+    model = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert model.config.class_names == CLASS_NAMES
+
+
+def test_lines_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path):
+    output = str(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    log = TrainingLog(output, 0, 10, print)
+    for step in range(1, 6):
+        log.step(step, {"box": 1.0}, 1e-3, 4)
+    (tmp_path / "run" / "metrics.jsonl").open("a").write('{"step": 6, "lo')  # the writer was killed here
+    TrainingLog(output, 3, 10, print).close()
+    assert set(read_metrics(tmp_path / "run")) == {1, 2, 3}
