@@ -12,6 +12,7 @@ from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, JobError, UsageError
 COMMANDS = {
     "label": ("LabelConfig", "label a lake of images: instance masks as Parquet"),
     "export": ("ExportConfig", "write labels for another tool: COCO, YOLO, Label Studio, PNG, GeoJSON, WebDataset"),
+    "report": ("ReportConfig", "a page that shows how good the labels are: pictures, review queue, numbers"),
     "train": ("TrainConfig", "train or fine-tune a model on COCO annotations or on labels"),
     "evaluate": ("EvaluateConfig", "average precision of a label table against COCO ground truth"),
     "plates": ("PlatesConfig", "draw a lake of synthetic microscopy plates with ground truth"),

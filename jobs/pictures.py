@@ -6,17 +6,14 @@ import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image, ImageOps
 
-from jobs import storage, tables
+from jobs import lake, storage, tables
 from jobs.errors import UsageError
-
-if TYPE_CHECKING:
-    from jobs.lake import Problem
 
 _EXIF_ORIENTATION = 0x0112
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
@@ -24,12 +21,16 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling
 
 @dataclass(frozen=True)
 class PictureSource:
-    """Finds pictures through the manifest beside the labels; without one, plain objects by their `uri`."""
+    """Finds pictures through the manifest beside the labels; without one, plain objects by their `uri`.
+
+    `patience_seconds` is how long to try again where the store falters; None is as long as the label job would.
+    """
 
     output: str | None
     max_bytes: int = 256 << 20
+    patience_seconds: float | None = None
 
-    def fetch(self, part: str, rows: Sequence[tuple[str, str]]) -> list[bytes | Problem]:
+    def fetch(self, part: str, rows: Sequence[tuple[str, str]]) -> list[bytes | lake.Problem]:
         """Encoded bytes for rows of one label file, in order; a `Problem` for a picture that is not to be had.
 
         `part` is the label file's name ("part-000000.parquet"), `rows` are (image_id, uri). Neighbours in a tar shard
@@ -37,9 +38,8 @@ class PictureSource:
         """
         addresses = self._addresses(part, [image_id for image_id, _ in rows])
         wanted = [addresses.get(image_id) or _plain_address(image_id, uri) for image_id, uri in rows]
-        from jobs import lake
-
-        return list(lake.fetch_rows(wanted, max_bytes=self.max_bytes))
+        retry = None if self.patience_seconds is None else storage.Retry(total_seconds=self.patience_seconds)
+        return list(lake.fetch_rows(wanted, max_bytes=self.max_bytes, retry=retry))
 
     def _addresses(self, part: str, image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         if self.output is None:
@@ -65,7 +65,15 @@ def _plain_address(image_id: str, uri: str) -> dict[str, Any]:
             f"{image_id!r} stands inside of {uri!r} and only the run's manifest/ says where; "
             "give the OUTPUT of `yolact label`, not single files of it"
         )
-    return {"image_id": image_id, "uri": uri, "offset": None, "length": None, "size": None, "etag": None}
+    return {
+        "image_id": image_id,
+        "uri": uri,
+        "offset": None,
+        "length": None,
+        "size": None,
+        "etag": None,
+        "problem": None,
+    }
 
 
 def upright(data: bytes) -> bytes:

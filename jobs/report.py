@@ -1,0 +1,59 @@
+"""Make a page that shows how good the labels are: pictures with masks, what to review first, numbers, failures.
+
+    yolact report s3://lake/labels --output report.html
+
+One HTML file without any link to the outside. At any size of table it shows a stratified sample and the worst pictures;
+its numbers are of the whole table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from jobs.errors import EXIT_OK, UsageError
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Options of `yolact report`; `run(ReportConfig(...))` does what the command does."""
+
+    labels: Annotated[str, tyro.conf.Positional]
+    """OUTPUT of `yolact label`, a folder of label files, a glob, or one file; any fsspec URI."""
+    output: str
+    """The HTML file to write; any fsspec URI. An old one is replaced."""
+    samples: int = 200
+    """Pictures in the sample; 500 make a page of some 25 MB."""
+    review: int = 40
+    """Pictures in the review queue, the most worrying of the whole table."""
+    seed: int = 0
+    """Another seed draws another sample."""
+    ground_truth: str | None = None
+    """COCO JSON with true instances, matched by file name: adds AP, false positives and misses."""
+    prototypes: int = 0
+    """Pictures whose prototypes to show; needs --config or --weights, and runs that model on them here."""
+    config: str | None = None
+    """Model for --prototypes, as in yolact label."""
+    weights: str | None = None
+    """Weights for --prototypes, as in yolact label."""
+    rows_per_task: int = 16_384
+    """Rows of the table that one Ray task takes, about."""
+    address: str = "auto"
+    """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
+
+
+def run(config: ReportConfig) -> int:
+    """Write the page; returns the exit code."""
+    from jobs.reports.command import write_report
+
+    for name in ("samples", "review", "prototypes"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"--{name} {getattr(config, name)}: must be 0 or more")
+    if config.samples + config.review > 5000:
+        raise UsageError(f"--samples {config.samples}: a page holds 5,000 pictures at most")
+    if config.rows_per_task < 1:
+        raise UsageError(f"--rows-per-task {config.rows_per_task}: must be at least 1")
+    print(write_report(config))
+    return EXIT_OK
