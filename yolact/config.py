@@ -18,6 +18,8 @@ ActivationName = Literal["relu", "softplus", "sigmoid", "tanh", "none"]
 
 #: finest and coarsest map that every backbone gives (C2 at stride 4 ... C5 at stride 32)
 FINEST_LEVEL, BACKBONE_TOP_LEVEL = 2, 5
+#: side of the smallest mask that the mask scoring net's five unpadded stride-2 convolutions leave a pixel of
+SMALLEST_RESCORED = 63
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,11 @@ def _check_levels(config: YolactConfig) -> None:
         )
     if not FINEST_LEVEL <= config.protonet_level <= BACKBONE_TOP_LEVEL:
         raise ValueError(f"protonet_level of config {config.name!r} must be 2, 3, 4 or 5, not {config.protonet_level}")
+    if config.mask_rescoring and config.prototype_size < SMALLEST_RESCORED:
+        raise ValueError(
+            f"mask_rescoring of config {config.name!r} needs prototypes of {SMALLEST_RESCORED} pixels or more, "
+            f"not {config.prototype_size}: use a larger input_size or a finer protonet_level"
+        )
 
 
 def _from_mapping(kind: type, values: Mapping[str, Any], what: str) -> Any:

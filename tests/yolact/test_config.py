@@ -42,6 +42,7 @@ def test_unknown_and_missing_keys_are_named():
         ({"class_names": ("a", "a")}, "class names, each once"),
         ({"num_prototypes": 0}, "num_prototypes"),
         ({"std": (1.0, 0.0, 1.0)}, "std"),
+        ({"mask_rescoring": True, "input_size": 240}, "mask_rescoring .* 63 pixels or more, not 60"),
         ({"backbone": "darknet53", "deformable": ((0, 1),) * 4}, "deformable needs a ResNet"),
     ],
 )
