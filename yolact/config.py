@@ -215,6 +215,10 @@ def _one_scale_each(*scales: float) -> tuple[tuple[float, ...], ...]:
     return tuple((scale,) for scale in scales)
 
 
+def _octave_thirds(*scales: float) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(scale * 2 ** (third / 3) for third in range(3)) for scale in scales)
+
+
 def _scaled(scales: tuple[tuple[float, ...], ...], input_size: int) -> tuple[tuple[float, ...], ...]:
     """The release's rule for other sizes than 550: whole pixels, rounded down."""
     return tuple(tuple(float(int(scale / 550 * input_size)) for scale in level) for level in scales)
@@ -225,9 +229,7 @@ def _published(repository: str, filename: str) -> OfficialFile:
 
 
 _COCO_SCALES = _one_scale_each(24.0, 48.0, 96.0, 192.0, 384.0)
-_PLUS_ANCHORS = AnchorConfig(
-    scales=tuple(tuple(scale * 2 ** (third / 3) for third in range(3)) for (scale,) in _COCO_SCALES)
-)
+_PLUS_ANCHORS = AnchorConfig(_octave_thirds(24.0, 48.0, 96.0, 192.0, 384.0))
 
 _BASE = YolactConfig(
     name="yolact_base",
@@ -306,10 +308,10 @@ _ALL = (
     YolactConfig(
         # nuclei: hundreds of small round objects, hence fine anchors from stride 4 on and prototypes at stride 2
         name="nuclei",
-        input_size=512,
+        input_size=768,
         backbone="mobilenetv2",
         class_names=("nucleus",),
-        anchors=AnchorConfig(tuple(tuple(3 * 2**level * 2 ** (n / 3) for n in range(3)) for level in (2, 3, 4, 5)), (1.0,)),
+        anchors=AnchorConfig(_octave_thirds(12.0, 24.0, 48.0, 96.0), ratios=(1.0,)),
         fpn_channels=96,
         head_channels=96,
         head_levels=(2, 3, 4, 5),

@@ -26,6 +26,9 @@ class DeformableConv2d(nn.Module):
         nn.init.zeros_(self.offset_mask.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) → (B, out, H/stride, W/stride)."""
-        offset, mask = self.offset_mask(x).split([18, 9], dim=1)
-        return deform_conv2d(x, offset, self.weight, self.bias, stride=self.stride, padding=1, mask=torch.sigmoid(mask))
+        """(B, in, H, W) → (B, out, H/stride, W/stride); the deformable part in float32, also under autocast."""
+        offset, mask = self.offset_mask(x).float().split([18, 9], dim=1)
+        with torch.autocast(x.device.type, enabled=False):
+            return deform_conv2d(
+                x.float(), offset, self.weight, self.bias, stride=self.stride, padding=1, mask=torch.sigmoid(mask)
+            )

@@ -96,3 +96,10 @@ def test_darknet_has_the_layers_of_the_paper():
     assert [len(stage) - 1 for stage in backbone.layers] == [1, 2, 8, 8, 4]
     convolutions = [m for m in backbone.modules() if isinstance(m, torch.nn.Conv2d)]
     assert len(convolutions) == 52  # and the classifier makes 53
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_deformable_convolution_runs_under_autocast(dtype):
+    layer, x = DeformableConv2d(4, 6), torch.randn(1, 4, 9, 9)
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(layer(x.to(dtype)), layer(x), rtol=0, atol=0.05)

@@ -52,8 +52,7 @@ def official_state(config):
     for name, tensor in meta_model(config).state_dict().items():
         layer, _, kind = name.rpartition(".")
         if name.startswith("backbone."):
-            name = name.replace(".offset_mask.", ".conv2_offset_mask.").replace("backbone.stem.", "backbone._preconv.")
-            name = name.replace("conv2_offset_mask", "conv_offset_mask")
+            name = name.replace(".offset_mask.", ".conv_offset_mask.").replace("backbone.stem.", "backbone._preconv.")
         elif name.startswith("mask_scoring.layers."):
             name = name.replace("mask_scoring.layers.", "maskiou_net.maskiou_net.")
         else:
