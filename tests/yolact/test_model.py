@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
 
 from yolact import RawPredictions, build_yolact
-from yolact.config import CONFIGS, AnchorConfig
+from yolact.config import CONFIGS, ActivationName, AnchorConfig, BackboneName
 from yolact.heads import MaskScoringNet
 
 SMALL = replace(CONFIGS["yolact_mobilenetv2"], name="small", input_size=64, class_names=("a", "b"))
@@ -71,6 +72,13 @@ def test_inference_is_forward_without_the_semantic_branch():
         full, inferred = model(images), model.infer(images)
     assert inferred.semantic_logits is None
     assert all(torch.equal(a, b) for a, b in zip(full[:4], inferred[:4], strict=True))
+
+
+def test_every_name_that_a_config_may_use_has_its_part():
+    for activation in get_args(ActivationName):
+        on_meta(replace(SMALL, prototype_activation=activation))
+    for backbone in get_args(BackboneName):
+        on_meta(replace(SMALL, backbone=backbone))
 
 
 def test_ranges():
