@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -16,7 +17,16 @@ _LOCAL = ("file", "local")
 _S3 = ("s3", "s3a")
 #: what a client's connection is made from; another value needs another client
 _CLIENT_VARIABLES = re.compile(r"^AWS_|^FSSPEC_")
-_filesystems: dict[tuple[object, ...], Any] = {}
+#: a client of less than this age does not know older credentials than a new one would
+_RENEW_SECONDS = 10.0
+
+
+class _Client(NamedTuple):
+    filesystem: Any
+    made: float
+
+
+_clients: dict[tuple[object, ...], _Client] = {}
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -33,21 +43,26 @@ def split_uri(uri: str) -> tuple[str, str]:
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec filesystem for `uri`, and the path in it; one client per process, shared by its threads.
 
-    Clients neither cache listings nor retry on their own (`jobs.retry` does, and counts). A forked child, or changed
-    AWS_* variables, get a client of their own. Raises UsageError for a scheme that has no filesystem here.
+    Clients neither cache listings nor retry on their own (`jobs.storage.retry` does, and counts). A forked child, or
+    changed AWS_* variables, get a client of their own. Raises UsageError for a scheme that has no filesystem here.
     """
     scheme, path = split_uri(uri)
-    key = _client_key(scheme)
-    if key not in _filesystems:
-        _filesystems[key] = _new_filesystem(scheme)
-    filesystem = _filesystems[key]
+    filesystem = _client(scheme).filesystem
     return filesystem, path if scheme in ("file", "s3") else filesystem._strip_protocol(uri)
 
 
-def forget_filesystem(filesystem: object) -> None:
-    """Makes the next `open_filesystem` connect afresh, which picks up renewed credentials."""
-    for key in [key for key, known in list(_filesystems.items()) if known is filesystem]:
-        _filesystems.pop(key, None)
+def renew_filesystem(uri: str) -> None:
+    """Makes the next `open_filesystem` connect afresh, with renewed credentials, unless this client is new itself."""
+    scheme = split_uri(uri)[0]
+    if time.monotonic() - _client(scheme).made > _RENEW_SECONDS:
+        _clients.pop(_client_key(scheme), None)
+
+
+def _client(scheme: str) -> _Client:
+    key = _client_key(scheme)
+    if key not in _clients:
+        _clients.setdefault(key, _Client(_new_filesystem(scheme), time.monotonic()))
+    return _clients[key]
 
 
 def _client_key(scheme: str) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from jobs.errors import JobError, UsageError
 from jobs.storage.errors import Failure, ObjectMissingError, StorageError, TransientStorageError
-from jobs.storage.filesystems import forget_filesystem, open_filesystem, split_uri
+from jobs.storage.filesystems import open_filesystem, renew_filesystem, split_uri
 from jobs.storage.local import LocalStore
 from jobs.storage.other import FsspecStore
 from jobs.storage.retry import Retry
@@ -62,8 +62,8 @@ def upload_file(local: Path, uri: str, *, retry: Retry | None = None) -> None:
 def put_if_absent(uri: str, data: bytes, *, retry: Retry | None = None) -> bool:
     """Writes the object unless there is one; of many callers at once exactly one gets True.
 
-    An attempt whose answer got lost may have written: when a later attempt finds an object there, it is ours exactly
-    if it holds our bytes, so `data` should say whose it is.
+    An attempt whose answer got lost may have written all the same, so an object that holds these very bytes counts as
+    ours: `data` should say whose it is.
     """
     return _put_conditionally(uri, data, lambda store, path: store.put_if_absent(path, data), retry)
 
@@ -157,7 +157,7 @@ def check_writable(folder: str) -> None:
 
 
 def _short_retry() -> Retry:
-    return Retry(attempts=5, total_seconds=15.0, attempt_seconds=12.0, first_delay=0.5, max_delay=3.0)
+    return Retry(attempts=5, total_seconds=12.0, attempt_seconds=9.0, first_delay=0.5, max_delay=3.0)
 
 
 def _list_page(
@@ -172,13 +172,10 @@ def _list_page(
 
 
 def _put_conditionally(uri: str, data: bytes, put: Callable[[Store, str], bool], retry: Retry | None) -> bool:
-    failures: list[Failure] = []
-
-    def attempt(store: Store, path: str) -> bool:
-        written = put(store, path)
-        return written or (bool(failures) and store.read(path, 0, None, None) == data)
-
-    return _run(uri, "write", attempt, retry, failures.append)
+    if _run(uri, "write", put, retry):
+        return True
+    found = read_versioned(uri, retry=retry)
+    return found is not None and found[0] == data
 
 
 def _run(
@@ -186,7 +183,6 @@ def _run(
     verb: str,
     operation: Callable[[Store, str], Result],
     retry: Retry | None,
-    on_retry: Callable[[Failure], None] | None = None,
 ) -> Result:
     """One operation with retries; a refused or outlived credential gets a new client, which reads credentials anew."""
     retry = retry or Retry()
@@ -196,9 +192,7 @@ def _run(
 
     def renew(failure: Failure) -> None:
         if failure.reason in ("forbidden", "credentials"):
-            forget_filesystem(open_filesystem(uri)[0])
-        if on_retry is not None:
-            on_retry(failure)
+            renew_filesystem(uri)
 
     return retry.call(attempt, f"{verb} {uri}", renew)
 

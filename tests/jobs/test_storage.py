@@ -266,6 +266,7 @@ def test_renewed_credentials_are_picked_up(s3, tmp_path, monkeypatch):
     storage.put_atomic(uri, b"data")
     shared = tmp_path / "credentials"
     shared.write_text("[default]\naws_access_key_id=itestkey\naws_secret_access_key=outlived\n")
+    monkeypatch.setattr("jobs.storage.filesystems._RENEW_SECONDS", 0.0)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(shared))
