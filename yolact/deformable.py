@@ -28,7 +28,8 @@ class DeformableConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, H, W) → (B, out, H/stride, W/stride); the deformable part in float32, also under autocast."""
         offset, mask = self.offset_mask(x).float().split([18, 9], dim=1)
-        with torch.autocast(x.device.type, enabled=False):
+        kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"
+        with torch.autocast(kind, enabled=False):
             return deform_conv2d(
                 x.float(), offset, self.weight, self.bias, stride=self.stride, padding=1, mask=torch.sigmoid(mask)
             )
