@@ -31,13 +31,14 @@ class PrototypeView:
     """What the page shows of one picture and its best instance. Pictures are data URIs.
 
     `order` are prototypes by how much they add to this instance; `steps` are (how many of them, the mask they give).
+    `ratio` is the picture's width by its height: prototypes are square, and are shown in the picture's own shape.
     """
 
     image_id: str
     picture: str
     sheet: str
     columns: int
-    tile: tuple[int, int]
+    ratio: float
     label: int
     name: str
     score: float
@@ -58,7 +59,6 @@ def prototype_view(model: Yolact, image_id: str, pixels: np.ndarray) -> Prototyp
     if not len(found.scores):
         return None
     prototypes, coefficients = raw.prototypes[0], found.coefficients[0]
-    _, height, width = prototypes.shape
     weights = coefficients.abs() * prototypes.flatten(1).std(dim=1)
     order = weights.argsort(descending=True)
     box = found.boxes_relative[:1]
@@ -69,14 +69,14 @@ def prototype_view(model: Yolact, image_id: str, pixels: np.ndarray) -> Prototyp
         picture=thumbnail(pixels, _PICTURE_SIDE, _PICTURE_BYTES),
         sheet=_sheet(prototypes.numpy()),
         columns=_COLUMNS,
-        tile=(height, width),
+        ratio=round(pixels.shape[1] / pixels.shape[0], 4),
         label=label,
         name=model.config.class_names[label],
         score=round(float(found.scores[0]), 3),
         coefficients=[round(value, 3) for value in coefficients.tolist()],
         order=order.tolist(),
         steps=[(count, _mask(_partial(prototypes, coefficients, order[:count]))) for count in _step_counts(len(order))],
-        cropped=_mask(crop_masks(whole, crop_regions(box, height, width))[0].numpy()),
+        cropped=_mask(crop_masks(whole, crop_regions(box, *prototypes.shape[1:]))[0].numpy()),
         box=[round(value, 4) for value in box[0].clamp(0, 1).tolist()],
     )
 
