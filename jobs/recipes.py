@@ -23,6 +23,11 @@ class TrainingRecipe:
     schedule: Literal["step", "cosine"]
     warmup_steps: int
     augmentation: Literal["none", "ssd", "microscopy"]
+    window_size: int
+    """side of the network input while training, of which a window of the picture is shown; 0 shows whole pictures at
+    the config's input size"""
+    pixels_per_window: int
+    """an image gives a window per epoch for each so many pixels of its side; 0 gives one"""
     freeze_batch_norm: bool
     ema_decay: float
     """0 switches the weight average off"""
@@ -48,6 +53,8 @@ RECIPES: dict[str, TrainingRecipe] = {
         schedule="step",
         warmup_steps=500,
         augmentation="ssd",
+        window_size=0,
+        pixels_per_window=0,
         freeze_batch_norm=True,
         ema_decay=0.0,
         clip_gradient=0.0,
@@ -66,6 +73,8 @@ RECIPES: dict[str, TrainingRecipe] = {
         schedule="cosine",
         warmup_steps=100,
         augmentation="microscopy",
+        window_size=512,
+        pixels_per_window=300,
         freeze_batch_norm=True,
         ema_decay=0.995,
         clip_gradient=10.0,

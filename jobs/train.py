@@ -70,6 +70,10 @@ class TrainConfig:
     """steps over which the rate rises from a tenth"""
     augmentation: Literal["none", "ssd", "microscopy"] | None = None
     """ssd is the paper's"""
+    window_size: int | None = None
+    """train on windows of the pictures at this input side, objects as large as at the config's; 0: whole ones"""
+    pixels_per_window: int | None = None
+    """an image gives a window per epoch for each so many pixels of its side; 0: one"""
     freeze_batch_norm: bool | None = None
     """keep the backbone's batch norm as it was trained"""
     ema_decay: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from jobs import storage
 from jobs.errors import UsageError
 from yolact.augmentation import build_augmentation
 from yolact.coco import AnnotatedImages, Problem, find_problems, parse_coco, without_problems
+from yolact.config import YolactConfig
 from yolact.dataset import EpochSampler, TrainingDataset, collate
 
 #: problems told one by one; the rest is counted
@@ -110,8 +111,7 @@ def build_loader(
     images: ImageSet,
     settings: dict[str, Any],
     *,
-    input_size: int,
-    mask_size: int,
+    config: YolactConfig,
     first_step: int,
     last_step: int,
     worker: int = 0,
@@ -121,16 +121,23 @@ def build_loader(
 
     Args:
         images: what to train on.
-        settings: `augmentation`, `seed`, `batch_size` and `loader_processes` of the run.
-        input_size: side of the network input.
-        mask_size: side of the targets' masks.
+        settings: of the run.
+        config: of the model to be; where the run trains on windows, their side takes the place of its input size.
         first_step: 0-based.
         last_step: where the run ends.
         worker: index of this worker.
         num_workers: how many share each batch.
     """
-    transform = build_augmentation(settings["augmentation"], input_size, mask_size)
-    dataset = TrainingDataset(images.data, images.read_bytes, transform, settings["seed"])
+    trained = window_config(config, settings)
+    transform = build_augmentation(
+        settings["augmentation"],
+        trained.input_size,
+        trained.prototype_size,
+        window_scale=trained.input_size / config.input_size,
+    )
+    dataset = TrainingDataset(
+        images.data, images.read_bytes, transform, settings["seed"], settings["pixels_per_window"] or None
+    )
     sampler = EpochSampler(
         len(dataset), settings["batch_size"], last_step, first_step, worker, num_workers, settings["seed"]
     )
@@ -144,6 +151,11 @@ def build_loader(
         worker_init_fn=_one_thread,
         multiprocessing_context="fork" if processes else None,
     )
+
+
+def window_config(config: YolactConfig, settings: dict[str, Any]) -> YolactConfig:
+    """The config of the network while it trains: that of the model, at the size of the training windows."""
+    return replace(config, input_size=settings["window_size"] or config.input_size)
 
 
 def _one_thread(_: int) -> None:

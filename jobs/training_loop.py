@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from jobs.training_data import ImageSet, build_loader
+from jobs.training_data import ImageSet, build_loader, window_config
 from jobs.training_log import TrainingLog
 from jobs.training_state import TrainingState
 from jobs.validation import score_table, validate
@@ -110,8 +110,7 @@ class Worker:
         loader = build_loader(
             self.plan.train,
             settings,
-            input_size=self.plan.model_config.input_size,
-            mask_size=self.plan.model_config.prototype_size,
+            config=self.plan.model_config,
             first_step=self.state.step,
             last_step=self.last_step,
             worker=self.rank,
@@ -175,7 +174,7 @@ class Worker:
     def _fresh_state(self) -> TrainingState:
         settings = self.settings
         torch.manual_seed(settings["seed"])
-        model = build_yolact(self.plan.model_config)
+        model = build_yolact(window_config(self.plan.model_config, settings))
         taken = initialise(model, settings["init_weights"])
         if self.rank == 0:
             self.show(f"initial weights from {taken.summary()}")
@@ -189,6 +188,7 @@ class Worker:
             assert isinstance(converted, Yolact)
             model = converted
         return TrainingState(
+            self.plan.model_config,
             model,
             build_optimizer(model, settings["optimizer"], settings["peak_learning_rate"], settings["weight_decay"]),
             torch.amp.GradScaler(self.device.type, enabled=settings["precision"] == "float16"),
@@ -229,7 +229,7 @@ class Worker:
     def _validate(self) -> dict[str, float]:
         assert self.plan.validation is not None
         start = time.perf_counter()
-        model = self.state.validated_model
+        model = self.state.validated_model()
         results = validate(model, self.plan.validation, str(self.device), self.rank, self.num_workers)
         if results is None or self.log is None:
             return {}

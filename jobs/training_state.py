@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from yolact.checkpoint import save_checkpoint
-from yolact.model import Yolact
+from yolact.config import YolactConfig
+from yolact.model import Yolact, build_yolact
 from yolact.optimisation import WeightAverage
 
 STATE_FILE = "state.pt"
@@ -22,7 +23,10 @@ SCORES_FILE = "scores.json"
 class TrainingState:
     """The changing parts of one worker's run; every worker holds the same."""
 
+    config: YolactConfig
+    """of the model to be, at whose input size it is validated and used"""
     model: Yolact
+    """as it trains, perhaps on smaller windows"""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
@@ -30,13 +34,11 @@ class TrainingState:
     """updates done"""
     best_mask_ap: float = -1.0
 
-    @property
     def validated_model(self) -> Yolact:
-        """The weights that count: the average where there is one."""
-        if self.average is None:
-            return self.model
-        assert isinstance(self.average.model, Yolact)
-        return self.average.model
+        """A model with the weights that count, which are the average where there is one, at its own input size."""
+        model = build_yolact(self.config)
+        model.load_state_dict((self.model if self.average is None else self.average.model).state_dict())
+        return model.eval()
 
     def save(self, folder: Path, settings: dict[str, Any], provenance: dict[str, Any]) -> None:
         """Write a checkpoint: the whole state, and beside it the model alone, as anyone can use it."""
@@ -53,7 +55,7 @@ class TrainingState:
             "rng": torch.get_rng_state(),
         }
         torch.save(state, folder / STATE_FILE)
-        save_checkpoint(self.validated_model, folder / MODEL_FILE, provenance={**provenance, "step": self.step})
+        save_checkpoint(self.validated_model(), folder / MODEL_FILE, provenance={**provenance, "step": self.step})
         (folder / SCORES_FILE).write_text(json.dumps({"step": self.step, "best_mask_ap": self.best_mask_ap}))
 
     def load(self, folder: Path) -> None:

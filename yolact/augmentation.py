@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -33,7 +34,9 @@ MIN_BOX_SIDE_MICROSCOPY = 2.5 / 512
 FILL_RGB = (123.68, 116.78, 103.94)
 
 
-def build_augmentation(recipe: Recipe, input_size: int, mask_size: int | None = None) -> Transform:
+def build_augmentation(
+    recipe: Recipe, input_size: int, mask_size: int | None = None, window_scale: float = 1.0
+) -> Transform:
     """The transform from a picture of any size to a training sample.
 
     Args:
@@ -43,20 +46,26 @@ def build_augmentation(recipe: Recipe, input_size: int, mask_size: int | None = 
         input_size: side S of the network input.
         mask_size: side of the masks in the result; None gives S. The mask loss compares masks at the prototypes' size,
             so delivering that size spares hundreds of full-size masks.
+        window_scale: with "microscopy", the share of a picture's side that makes a network input on average. A model
+            that sees whole pictures at 768 px learns at less cost from 512-px windows of 2/3 of them, in which
+            objects have the same size.
 
     Returns:
         A transform to `image` (3, S, S) uint8, boxes in pixels of S × S, masks (G, mask_size, mask_size) bool.
 
     Raises:
-        ValueError: if the recipe is unknown.
+        ValueError: if the recipe is unknown, or cannot cut windows.
     """
+    if recipe != "microscopy" and window_scale != 1.0:
+        raise ValueError(f"augmentation {recipe!r} takes whole pictures; only microscopy can train on windows of them")
     mask_size = input_size if mask_size is None else mask_size
     if recipe == "none":
         return lambda sample: resize_sample(sample, input_size, mask_size, min_side=0.0)
+    random_part: Transform
     if recipe == "ssd":
         random_part, min_side = _ssd, MIN_BOX_SIDE
     elif recipe == "microscopy":
-        random_part, min_side = _microscopy, MIN_BOX_SIDE_MICROSCOPY
+        random_part, min_side = partial(_microscopy, window_scale=window_scale), MIN_BOX_SIDE_MICROSCOPY
     else:
         raise ValueError(f"augmentation {recipe!r} is unknown; choose one of {', '.join(get_args(Recipe))}")
     return lambda sample: resize_sample(random_part(sample), input_size, mask_size, min_side)
@@ -113,9 +122,9 @@ def _as_tv_tensors(sample: Sample) -> Sample:
     }
 
 
-def _microscopy(sample: Sample) -> Sample:
+def _microscopy(sample: Sample, window_scale: float = 1.0) -> Sample:
     """Cells have no up and no colour of their own: any of eight orientations, any polarity, any contrast."""
-    sample = _random_window(sample)
+    sample = _random_window(sample, window_scale)
     sample = _random_orientation(sample)
     image = v2.RandomPhotometricDistort(contrast=(0.6, 1.5), saturation=(0.5, 1.5), p=0.8)(sample["image"])
     image = v2.RandomInvert(p=0.15)(image)
@@ -131,10 +140,10 @@ WINDOW_SHARE = (0.45, 1.2)
 WINDOW_STRETCH = (0.85, 1.18)
 
 
-def _random_window(sample: Sample) -> Sample:
+def _random_window(sample: Sample, scale: float) -> Sample:
     """Cut a window of random scale; where it is larger than the picture, the border is filled with its mean colour."""
     _, height, width = sample["image"].shape
-    share = math.exp(_uniform(math.log(WINDOW_SHARE[0]), math.log(WINDOW_SHARE[1])))
+    share = scale * math.exp(_uniform(math.log(WINDOW_SHARE[0]), math.log(WINDOW_SHARE[1])))
     stretch = math.sqrt(_uniform(*WINDOW_STRETCH))
     window_height, window_width = round(height * share * stretch), round(width * share / stretch)
     top = round(_uniform(min(0, height - window_height), max(0, height - window_height)))

@@ -1,4 +1,4 @@
-"""Annotated images as training samples, each a function of (seed, epoch, position)."""
+"""Annotated images as training samples, each a function of (seed, epoch, slot)."""
 
 from __future__ import annotations
 
@@ -36,32 +36,42 @@ class TrainingBatch(NamedTuple):
 class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     """Reads, decodes and augments the images of a data set.
 
-    An item is asked for by (epoch, position): whichever process makes it, and however often the run was interrupted,
-    it comes out the same.
+    An item is asked for by (epoch, slot): whichever process makes it, and however often the run was interrupted, it
+    comes out the same. Each image has a slot, or several where one window shows only a part of it.
 
     Args:
         data: images and annotations, already free of problems.
         read_bytes: gives the bytes of an image by its file name.
         transform: see `yolact.augmentation.build_augmentation`.
         seed: of the run.
+        pixels_per_slot: an image gets a slot for each so many pixels of its side (the root of its area), at least
+            one; None gives each image one.
     """
 
     def __init__(
-        self, data: AnnotatedImages, read_bytes: Callable[[str], bytes], transform: Transform, seed: int = 0
+        self,
+        data: AnnotatedImages,
+        read_bytes: Callable[[str], bytes],
+        transform: Transform,
+        seed: int = 0,
+        pixels_per_slot: float | None = None,
     ) -> None:
         self.data = data
         self.read_bytes = read_bytes
         self.transform = transform
         self.seed = seed
+        sides = np.sqrt([image.height * image.width for image in data.images])
+        slots = np.ones(len(sides)) if pixels_per_slot is None else (sides / pixels_per_slot).round().clip(min=1)
+        self.positions = np.repeat(np.arange(len(sides)), slots.astype(np.int64))
 
     def __len__(self) -> int:
-        return len(self.data.images)
+        return len(self.positions)
 
     def __getitem__(self, item: tuple[int, int]) -> TrainingSample:
-        epoch, position = item
-        image = self.data.images[position]
+        epoch, slot = item
+        image = self.data.images[int(self.positions[slot])]
         sample = load_sample(image, self.data.label_of_category, self.read_bytes(image.file_name))
-        seed = int(np.random.SeedSequence((self.seed, epoch, position)).generate_state(1, np.uint32)[0])
+        seed = int(np.random.SeedSequence((self.seed, epoch, slot)).generate_state(1, np.uint32)[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             sample = self.transform(sample)
@@ -100,13 +110,13 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
 
 
 class EpochSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, position) for one worker, from any step on: the order is a function of (seed, epoch) alone.
+    """Batches of (epoch, slot) for one worker, from any step on: the order is a function of (seed, epoch) alone.
 
     The stream of epochs is cut into global batches, and each worker takes its slice of every batch, so that the
     global batches are the same for any number of workers.
 
     Args:
-        length: number of images.
+        length: number of slots in an epoch.
         global_batch_size: images per step over all workers, a multiple of `num_workers`.
         num_steps: where the run ends.
         first_step: where this one starts (0-based).
@@ -153,5 +163,5 @@ class EpochSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
-    """(length,) int64 order of the images in an epoch."""
+    """(length,) int64 order of the slots in an epoch."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, epoch)))).permutation(length)
