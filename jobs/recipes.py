@@ -65,7 +65,7 @@ RECIPES: dict[str, TrainingRecipe] = {
     ),
     # for a run of an hour on two cores: docs/model-card-nuclei.md says what each value gave
     "nuclei": TrainingRecipe(
-        max_steps=1800,
+        max_steps=1500,
         batch_size=4,
         optimizer="adamw",
         learning_rate=1.4e-3,
