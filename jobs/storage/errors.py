@@ -20,7 +20,7 @@ class StorageError(JobError):
     """A storage operation failed for good; `reason` is the short name under which failures of its kind are counted."""
 
     def __init__(self, message: str, reason: str = "storage error") -> None:
-        super().__init__(without_credentials(message), reason)
+        super().__init__(one_line(message, 1000), reason)
 
     @property
     def reason(self) -> str:

@@ -170,14 +170,16 @@ def test_plain_images(folder):
 
 
 def test_replaced_and_missing_objects_are_problems_of_their_own(folder):
-    table = lake.image_rows([put(f"{folder}/{name}.jpg", name.encode()) for name in ("keep", "change", "grow", "lose")])
+    names = ("keep", "change", "grow", "lose\n")
+    table = lake.image_rows([put(f"{folder}/{name}.jpg", name.encode()) for name in names])
     storage.put_atomic(f"{folder}/change.jpg", b"CHANGE")
     storage.put_atomic(f"{folder}/grow.jpg", b"grow grow")
-    storage.delete_objects([f"{folder}/lose.jpg"])
+    storage.delete_objects([f"{folder}/lose\n.jpg"])
     keep, change, grow, lose = fetch(table)
     assert keep == b"keep"
     assert (change.status, grow.status, lose.status) == ("changed", "changed", "missing")
-    assert "lose.jpg" in lose.reason
+    assert "lose .jpg" in lose.reason
+    assert lose.reason.isprintable()
 
 
 # ---- tar shards
