@@ -77,7 +77,8 @@ def _show_rows(labels: str) -> None:
 
     table = pq.read_table(f"{labels}/labels")
     for row in table.slice(0, 3).to_pylist():
-        print(f"  {row['image_id']}: {row['status']}, {row['height']}×{row['width']}, {len(row['instances'])} instances")
+        found = f"{row['height']}×{row['width']}, {len(row['instances'])} instances"
+        print(f"  {row['image_id']}: {row['status']}, {found}")
         for instance in row["instances"][:2]:
             box = ", ".join(f"{side:.0f}" for side in instance["bbox"])
             print(f"      {instance['category']} {instance['score']:.2f}, box [{box}], mask of {instance['area']} px")

@@ -43,7 +43,7 @@ def add_generation(
     columns: lake.ParquetColumns,
 ) -> Generation:
     """Index `new` and append it to the manifest. Raises `storage.TransientStorageError` and `UsageError`."""
-    first_part = sum(len(generation.parts) for generation in generations)
+    first_part = manifest.next_part_number(generations)
     groups = list_groups(output, new, columns)
     if limit is not None:
         groups = _first_rows(groups, limit)

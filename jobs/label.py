@@ -18,7 +18,7 @@ class LabelConfig:
     """Options of `yolact label`; `run(LabelConfig(...))` does what the command does."""
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """URIs of folders or prefixes of images, of tar shards ({000..099} and globs work), or of Parquet with image bytes."""
+    """URIs of folders or prefixes of images, of tar shards ({000..099} and globs work), or Parquet with image bytes."""
     output: str
     """Folder or prefix that gets labels/, manifest/, run.json and _SUCCESS; any fsspec URI."""
     config: str | None = None

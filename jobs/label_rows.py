@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from jobs.schema import INSTANCE, LABELS
 from jobs.unit import UnitImage
-from yolact.predictor import Detections
+
+if TYPE_CHECKING:
+    from yolact.predictor import Detections
 
 
 def label_rows(

@@ -27,6 +27,7 @@ from jobs.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from jobs.cluster_plan import Plan
+    from jobs.indexing import Sizes
     from jobs.label import LabelConfig
     from jobs.passes import Passes
     from jobs.publish import Counts
@@ -47,7 +48,7 @@ def label_lake(config: LabelConfig) -> int:
         record = run_record.read(output)
         if record is not None:
             run_record.check_identity(output, record, identity)
-        if (finished := run_record.read_success(output)) and finished["listing"] == listing_digest(sources):
+        if finished := finished_run(output, sources, config.relabel_changed):
             print(f"nothing to do: {output.uri} is finished\n{finished['summary']}")
             return _exit_code(finished["failed"], finished["images"], config.max_error_rate)
         with stopped_by_sigterm(), Lease(output.lease) as lease:
@@ -114,6 +115,28 @@ def stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def finished_run(output: Output, sources: Sequence[Source], relabel_changed: bool) -> dict[str, Any] | None:
+    """The marker of a run that has labelled all of `sources`; None where there is something to do."""
+    marker = run_record.read_success(output)
+    # the digest spares a look at what is known of a large lake
+    if marker is None or marker["listing"] == listing_digest(sources):
+        return marker
+    state = compare(sources, read_generations(output))
+    if state.new or (state.changed and relabel_changed):
+        return None
+    if state.changed:
+        report_changed(state.changed)
+    return marker
+
+
+def report_changed(changed: list[Source]) -> None:
+    """Say which objects of the lake are not those that were labelled."""
+    some = ", ".join(source.uri for source in changed[:3]) + (", …" if len(changed) > 3 else "")
+    log.warning(
+        "%d objects were replaced since they were indexed (%s); --relabel-changed labels them again", len(changed), some
+    )
+
+
 def _exit_code(failed: int, images: int, max_error_rate: float) -> int:
     return EXIT_TOO_MANY_BAD_IMAGES if failed > max_error_rate * images else EXIT_OK
 
@@ -132,30 +155,32 @@ class _LabelRun:
         started = run_record.now()
         generations = read_generations(self.output)
         state = compare(self.sources, generations)
-        self._report_changed(state.changed)
+        relabel = state.changed if self.config.relabel_changed else []
+        # without the objects that keep the labels of what they were, so that the next run reports them again
+        unlabelled = set(state.changed) - set(relabel)
+        self._labelled = [source for source in self.sources if source not in unlabelled]
         model = self.model.load()
 
         from jobs.cluster_plan import make_plan, parse_num_actors
         from jobs.ray_session import alive_nodes, is_autoscaling, ray_session
+        from jobs.relabel import remove_strays, replace_changed
 
         with ray_session(self.config.address):
             actors = parse_num_actors(self.config.num_actors)
             plan = make_plan(alive_nodes(), device=self.config.device, actors=actors, autoscaling=is_autoscaling())
             self._begin(plan)
+            remove_strays(self.output, generations)
+            if relabel:
+                log.info("indexing %s replaced objects again", f"{len(relabel):,}")
+                generations = replace_changed(
+                    self.output, generations, relabel, sizes=self._sizes, columns=self._columns
+                )
+            elif state.changed:
+                report_changed(state.changed)
             if state.new:
                 storage.delete_objects([self.output.success])
                 generations.append(self._index(generations, state.new))
             return self._label(model, generations, plan, started)
-
-    def _report_changed(self, changed: list[Source]) -> None:
-        if changed:
-            some = ", ".join(source.uri for source in changed[:3]) + (", …" if len(changed) > 3 else "")
-            log.warning(
-                "%d objects were replaced since they were indexed and keep their labels (%s); "
-                "--relabel-changed labels them again",
-                len(changed),
-                some,
-            )
 
     def _begin(self, plan: Plan) -> None:
         """Bind OUTPUT to this identity, with what the first run settled: later runs keep its precision."""
@@ -189,15 +214,21 @@ class _LabelRun:
     def _columns(self) -> ParquetColumns:
         return ParquetColumns(self.config.image_column, self.config.id_column)
 
+    @property
+    def _sizes(self) -> Sizes:
+        from jobs.indexing import Sizes
+
+        return Sizes(self.config.images_per_part, self.config.images_per_unit)
+
     def _index(self, generations: Sequence[Generation], new: list[Source]) -> Generation:
-        from jobs.indexing import Sizes, add_generation
+        from jobs.indexing import add_generation
 
         log.info("indexing %s new objects", f"{len(new):,}")
         return add_generation(
             self.output,
             generations,
             new,
-            sizes=Sizes(self.config.images_per_part, self.config.images_per_unit),
+            sizes=self._sizes,
             limit=self.config.limit,
             columns=self._columns,
         )
@@ -312,7 +343,7 @@ class _LabelRun:
             self.output,
             {
                 "identity_sha256": self.record["identity_sha256"],
-                "listing": listing_digest(self.sources),
+                "listing": listing_digest(self._labelled),
                 "images": counts.images,
                 "failed": counts.failed,
                 "summary": summary,

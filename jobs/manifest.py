@@ -9,12 +9,11 @@ generation are left-overs of an indexing that was cut off; the next one overwrit
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from jobs import storage, tables
 from jobs.output import UNITS_PER_PART, Output
@@ -122,6 +121,11 @@ def _generation(number: int, sources: pa.Table) -> Generation:
     return Generation(number, sources, tuple(Part(*part) for part in parts))
 
 
+def next_part_number(generations: Sequence[Generation]) -> int:
+    """A number no part has; those of parts that were replaced are not used again."""
+    return max((part.number for generation in generations for part in generation.parts), default=-1) + 1
+
+
 def write_part(output: Output, part: Part, table: pa.Table) -> None:
     storage.put_atomic(output.manifest_part(part.number), tables.to_bytes(table.cast(MANIFEST), row_group_size=8192))
 
@@ -138,7 +142,3 @@ def rows_of_unit(part_table: pa.Table, unit: int) -> pa.Table:
     units = part_table["unit"].to_numpy()
     first, last = np.searchsorted(units, [unit, unit + 1])
     return part_table.slice(first, last - first)
-
-
-def has_duplicates(image_ids: pa.ChunkedArray) -> bool:
-    return pc.count_distinct(image_ids).as_py() != len(image_ids)

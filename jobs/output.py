@@ -78,6 +78,10 @@ class Output:
         """Numbers of the parts that stand in `labels/`."""
         return set(_numbers(_PART, self.labels))
 
+    def indexed_parts(self) -> set[int]:
+        """Numbers of the parts that stand in `manifest/`."""
+        return set(_numbers(_PART, self.manifest))
+
     def staged_units(self) -> set[int]:
         """Units that are committed and whose part's staged objects were not yet removed."""
         found = (_STAGED.search(entry.uri) for entry in storage.list_objects(self.staging))

@@ -6,13 +6,13 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
 import ray.data
-from ray.util.annotations import RayDeprecationWarning
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.util.annotations import RayDeprecationWarning
 
 from jobs.careful_decode import decode_in_child
 from jobs.cluster_plan import Plan
@@ -20,7 +20,9 @@ from jobs.lake import ParquetColumns
 from jobs.output import Output
 from jobs.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
 from jobs.unit import UnitRecord
-from yolact.predictor import Predictor
+
+if TYPE_CHECKING:
+    from yolact.predictor import Predictor
 
 #: units of one execution: bounds what the driver and Ray hold, whatever the size of the lake
 UNITS_PER_EXECUTION = 20_000

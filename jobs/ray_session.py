@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from jobs.cluster_plan import Node
 from jobs.errors import JobError
@@ -22,6 +23,8 @@ def ray_session(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # actors that share cores must sleep, not spin, while their threads wait for each other
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # of several tasks that fail, the first is reported by the job in its own words
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Ray's C++ core prints a remark on every pool of actors as an error
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
@@ -52,7 +55,7 @@ def ray_session(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _start_local(quiet: dict[str, object]) -> None:
+def _start_local(quiet: Mapping[str, Any]) -> None:
     import ray
 
     # on loopback only: a cluster for one user's job is not to be reached from outside

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from yolact.config import YolactConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +67,8 @@ def network_input(image: PreparedImage, config: YolactConfig, device: torch.devi
     Raises:
         ValueError: when the image was prepared for another input size.
     """
+    import torch  # here: processes that only decode prepare pictures too, and need no network
+
     size = config.input_size
     pixels = torch.from_numpy(image.pixels).to(device)
     rows = _lerp(pixels, 0, *_kept_positions(pixels.shape[0], image.height, size))
@@ -74,6 +79,8 @@ def network_input(image: PreparedImage, config: YolactConfig, device: torch.devi
 
 def _lerp(x: Tensor, dim: int, lower: np.ndarray, upper: np.ndarray, weight: np.ndarray) -> Tensor:
     """Interpolate (·, ·, 3) along `dim` between two positions per output element."""
+    import torch
+
     low = x.index_select(dim, torch.from_numpy(lower).to(x.device)).float()
     high = x.index_select(dim, torch.from_numpy(upper).to(x.device)).float()
     shape = [1, 1, 1]

@@ -8,12 +8,17 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+from s3_server import S3Server
 
 
 @pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    """A real Ray on this machine with 2 CPUs, shared by the tests that do not kill anything."""
+def local_ray(s3: S3Server) -> Iterator[None]:
+    """A real Ray on this machine with 2 CPUs, shared by the tests that do not kill anything.
+
+    Its workers have the store's credentials from the environment, so that the store comes first.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # the test waits for them, so they matter as much as it does
     import ray
 
     with warnings.catch_warnings():

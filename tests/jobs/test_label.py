@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,12 +13,12 @@ import pytest
 from lakes import draw_pictures, write_files, write_parquet, write_shards
 from pycocotools import mask as coco_mask
 from stand_in import save_tiny_checkpoint
-from yolact.images import decode_image
 
 from jobs.errors import UsageError
 from jobs.label import LabelConfig, run
 from jobs.schema import LABELS
 from yolact import Predictor, load_checkpoint
+from yolact.images import decode_image
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -162,6 +163,29 @@ def test_a_finished_run_does_nothing_and_a_grown_lake_labels_what_is_new(tmp_pat
     assert "this run   4 images" in capsys.readouterr().out
     assert (tmp_path / "out/labels/part-000000.parquet").stat().st_mtime_ns == first
     assert by_picture(read_labels(output)).keys() == set(names[:14])
+
+
+def test_what_was_replaced_is_reported_and_relabelled_only_when_asked(tmp_path, pictures, checkpoint, capsys, caplog):
+    names = list(pictures)
+    write_shards(str(tmp_path / "lake"), {name: pictures[name] for name in names[:12]}, 3)
+    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, images_per_part=6)
+    assert run(config) == 0
+    before = by_picture(read_labels(config.output))
+    # the second shard, which lies in both parts, gets other pictures and one more
+    write_shards(str(tmp_path / "new"), {name: pictures[name] for name in names[20:25]}, 1)
+    (tmp_path / "new/shard-000.tar").rename(tmp_path / "lake/shard-001.tar")
+    assert run(config) == 0
+    assert "were replaced since they were indexed" in caplog.text
+    assert by_picture(read_labels(config.output)) == before
+    assert run(dataclasses.replace(config, relabel_changed=True)) == 0
+    after = by_picture(read_labels(config.output))
+    assert after.keys() == {*names[:4], *names[8:12], *names[20:25]}
+    assert {name: after[name] for name in names[:4]} == {name: before[name] for name in names[:4]}
+    manifest = pq.read_table(tmp_path / "out/manifest")
+    assert sorted(manifest["image_id"].to_pylist()) == sorted(read_labels(config.output)["image_id"].to_pylist())
+    capsys.readouterr()
+    assert run(config) == 0
+    assert "nothing to do" in capsys.readouterr().out
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path, pictures, checkpoint, labelled_files, capsys):
