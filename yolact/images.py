@@ -50,7 +50,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _TRUNCATED = re.compile(r"truncated|end of (data|file)|unexpected eof", re.IGNORECASE)
-_UNSUPPORTED = re.compile(r"cannot handle|unsupported|not supported|unknown|not available", re.IGNORECASE)
+_UNSUPPORTED = re.compile(
+    r"cannot handle|unsupported|not supported|unknown (pixel mode|data organization)|not available", re.IGNORECASE
+)
 _ADDRESS = re.compile(r"<[^<>]* at 0x[0-9a-f]+>")
 _warnings_lock = threading.Lock()
 
@@ -138,7 +140,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _decoder_error(kind: str, data: bytes, error: Exception) -> ImageError:
-    text = _ADDRESS.sub("…", str(error)) or type(error).__name__
+    text = _ADDRESS.sub("…", str(error))
+    if not isinstance(error, OSError | SyntaxError) or not text:  # a bare "273" says nothing without its KeyError
+        text = f"{type(error).__name__} {text}"
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
     if _TRUNCATED.search(line):
         return ImageError("truncated", f"the {kind} file ends before its last pixel ({line})")

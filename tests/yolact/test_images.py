@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
@@ -266,6 +267,25 @@ def test_other_decoders_of_pillow_are_out_of_reach():
     for kind in ("JPEG2000", "ICO", "PPM", "EPS", "TGA", "SGI", "PCX"):
         with pytest.raises(ImageError):
             decode_image(encoded(picture(), kind))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP"])
+def test_damage_of_any_sort_is_an_image_error_and_no_warning(kind):
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    options = {} if kind in ("GIF", "BMP") else {"exif": exif}
+    data = encoded(picture(), kind, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(300):
+            damaged = bytearray(data)
+            for place in random.integers(0, len(data), 3):
+                damaged[place] = random.integers(256)
+            head = random.integers(12, min(len(data), 120))
+            damaged[head] = random.choice([0, 1, 127, 255])
+            with contextlib.suppress(ImageError):
+                assert decode_image(bytes(damaged), max_pixels=1_000_000).shape[2] == 3
 
 
 def test_limits():
