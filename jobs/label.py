@@ -64,6 +64,6 @@ class LabelConfig:
 def run(config: LabelConfig) -> int:
     """Label the lake; returns the exit code (see `jobs.errors`). Raises `UsageError` and `JobError`."""
     # imported here so that --help and a finished run need neither torch nor Ray
-    from jobs.label_run import label_lake
+    from jobs.labelling.run import label_lake
 
     return label_lake(config)

@@ -6,10 +6,18 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from jobs.cluster_plan import Node
 from jobs.errors import JobError
+
+
+@dataclass(frozen=True)
+class Node:
+    """What one alive node offers."""
+
+    cpus: float
+    gpus: float
 
 
 @contextmanager

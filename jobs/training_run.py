@@ -71,7 +71,7 @@ def run_training(config: TrainConfig) -> int:
         objects = sum(len(image.annotations) for image in train.data.images)
         print(f"{len(train.data.images)} images, {objects} objects to train on")
         with Ticker(board):
-            result = _trainer(config, plan, workers).fit()
+            result = _fit(_trainer(config, plan, workers))
         return _finish(config.output, result)
 
 
@@ -203,9 +203,21 @@ def _trainer(config: TrainConfig, plan: RunPlan, workers: int | tuple[int, int])
     )
 
 
+def _fit(trainer: ray.train.torch.TorchTrainer) -> Any:
+    try:
+        return trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        raise JobError(f"training failed: {_reason(error)}; run the same command again to go on") from error
+
+
+def _reason(error: Exception) -> str:
+    """The last line of what the first failed worker said; the rest is its traceback."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    lines = str(failures[min(failures)]).strip().splitlines()
+    return storage.one_line(lines[-1] if lines else type(error).__name__)
+
+
 def _finish(output: str, result: Any) -> int:
-    if result.return_value is None:
-        raise JobError(f"training failed: {result.error}")
     outcome = result.return_value
     if outcome["stopped"] is not None:
         raise JobError(f"training stopped at {outcome['stopped']}")

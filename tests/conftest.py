@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from s3_server import S3Server
-
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
-
-
-def shared_path(name: str) -> Path:
-    """A file or folder of the development data beside the checkout; skips the test where it is absent."""
-    path = SHARED / name
-    if not path.exists():
-        pytest.skip(f"development data {name!r} is not beside the checkout (looked for {path})")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,10 +11,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from shared_data import shared_path
 
 from jobs.__main__ import COMMANDS, parse_config
 from jobs.metrics import METRICS
-from tests.conftest import shared_path
 
 CLUSTER = Path(__file__).resolve().parent.parent.parent / "cluster"
 MANIFESTS = sorted(path.name for path in CLUSTER.glob("ray*.yaml"))

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.cluster_plan import Node, make_plan, parse_num_actors
 from jobs.errors import UsageError
+from jobs.labelling.cluster_plan import make_plan, parse_num_actors
+from jobs.ray_session import Node
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 64])

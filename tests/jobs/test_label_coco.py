@@ -8,15 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.conftest import shared_path
 from lakes import write_shards
 from pycocotools import mask as coco_mask
+from shared_data import shared_path
 from stand_in import official_stand_in
-from yolact.images import decode_image
 
 from jobs.label import LabelConfig, run
 from jobs.schema import LABELS
 from yolact import Predictor, build_yolact, load_weights
+from yolact.images import decode_image
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 

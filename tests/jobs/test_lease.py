@@ -8,9 +8,10 @@ import threading
 
 import pytest
 
-from jobs import lease, storage
+from jobs import storage
 from jobs.errors import JobError
-from jobs.lease import Holder, Lease
+from jobs.labelling import lease
+from jobs.labelling.lease import Holder, Lease
 
 
 @pytest.fixture(params=["disk", "s3"])

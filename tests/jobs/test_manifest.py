@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs import manifest
-from jobs.output import UNITS_PER_PART
+from jobs.labelling import manifest
+from jobs.labelling.output import UNITS_PER_PART
 
 
 def group(name: str, lengths: list[int]) -> pa.Table:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
+from shared_data import shared_path
 
 from jobs.exports.polygons import mask_polygons, mask_rectangles, one_ring, polygon_rings
-from tests.conftest import shared_path
 
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from jobs.labelling.unit import UnitImage
 from jobs.schema import INSTANCE, LABELS
-from jobs.unit import UnitImage
 
 if TYPE_CHECKING:
     from yolact.predictor import Detections

@@ -11,13 +11,13 @@ import ray
 
 from jobs import storage, tables
 from jobs.errors import JobError
-from jobs.lease import Lease
-from jobs.manifest import Part
-from jobs.output import UNITS_PER_PART, Output
-from jobs.pipeline import Pipeline
-from jobs.progress import LabelProgress
-from jobs.publish import publish_part
-from jobs.unit import UnitRecord
+from jobs.labelling.lease import Lease
+from jobs.labelling.manifest import Part
+from jobs.labelling.output import UNITS_PER_PART, Output
+from jobs.labelling.pipeline import Pipeline
+from jobs.labelling.progress import LabelProgress
+from jobs.labelling.publish import publish_part
+from jobs.labelling.unit import UnitRecord
 
 log = logging.getLogger(__name__)
 

@@ -13,11 +13,12 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import manifest, storage, tables
-from jobs.indexing import Sizes, list_groups
+from jobs import storage, tables
+from jobs.labelling import manifest
+from jobs.labelling.indexing import Sizes, list_groups
+from jobs.labelling.manifest import Generation, Part, next_part_number
+from jobs.labelling.output import Output
 from jobs.lake import ParquetColumns, Source
-from jobs.manifest import Generation, Part, next_part_number
-from jobs.output import Output
 
 
 def remove_strays(output: Output, generations: Sequence[Generation]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from jobs import storage, tables
-from jobs.output import UNITS_PER_PART, Output
+from jobs.labelling.output import UNITS_PER_PART, Output
 
 MANIFEST = pa.schema(
     [

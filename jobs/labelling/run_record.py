@@ -11,7 +11,7 @@ from typing import Any
 
 from jobs import storage
 from jobs.errors import UsageError
-from jobs.output import Output
+from jobs.labelling.output import Output
 
 _PACKAGES = ("yolact-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
 

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 
 from jobs import storage, tables
 from jobs.errors import JobError
-from jobs.manifest import Part
-from jobs.output import Output
+from jobs.labelling.manifest import Part
+from jobs.labelling.output import Output
 from jobs.schema import LABELS, STATUS_OK
 
 COUNTS_KEY = b"yolact.counts"

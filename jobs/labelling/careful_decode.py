@@ -7,9 +7,8 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+from jobs.labelling.stages import InputLimits, decode_and_prepare
 from yolact.images import ImageError
-
-from jobs.stages import InputLimits, decode_and_prepare
 from yolact.preprocess import PreparedImage
 
 #: no picture within the limits takes this long; a decoder that hangs is ended

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from yolact.images import ImageError, decode_image
 
-from jobs import lake, manifest, storage, tables
-from jobs.label_rows import label_rows
-from jobs.output import UNITS_PER_PART, Output
+from jobs import lake, storage, tables
+from jobs.labelling import manifest
+from jobs.labelling.label_rows import label_rows
+from jobs.labelling.output import UNITS_PER_PART, Output
+from jobs.labelling.unit import UnitImage, UnitRecord, pack_unit, unpack_unit
 from jobs.schema import STATUS_OK
-from jobs.unit import UnitImage, UnitRecord, pack_unit, unpack_unit
+from yolact.images import ImageError, decode_image
 from yolact.preprocess import PreparedImage, prepare_image
 
 if TYPE_CHECKING:

@@ -10,20 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs.errors import UsageError
+from jobs.ray_session import Node
 
 #: share of a CPU-only cluster that decodes; the model needs ten times as long for an image
 _DECODE_SHARE = 0.25
 _DECODE_CPUS = 0.25
 #: one image's convolutions stop gaining from more threads about here
 _MAX_THREADS = 4
-
-
-@dataclass(frozen=True)
-class Node:
-    """What one alive node offers."""
-
-    cpus: float
-    gpus: float
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.labelling.manifest import Generation
 from jobs.lake import Source
-from jobs.manifest import Generation
 
 
 @dataclass(frozen=True)

@@ -15,22 +15,23 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from jobs import lake, run_record, storage
+from jobs import lake, storage
 from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_RUN_AGAIN, EXIT_TOO_MANY_BAD_IMAGES, JobError, UsageError
+from jobs.labelling import run_record
+from jobs.labelling.lease import Lease
+from jobs.labelling.listing import compare, listing_digest
+from jobs.labelling.manifest import Generation, read_generations
+from jobs.labelling.output import Output
 from jobs.lake import ParquetColumns, Source
-from jobs.lease import Lease
-from jobs.listing import compare, listing_digest
-from jobs.manifest import Generation, read_generations
 from jobs.model_source import ModelSource, resolve_model
-from jobs.output import Output
 from jobs.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from jobs.cluster_plan import Plan
-    from jobs.indexing import Sizes
     from jobs.label import LabelConfig
-    from jobs.passes import Passes
-    from jobs.publish import Counts
+    from jobs.labelling.cluster_plan import Plan
+    from jobs.labelling.indexing import Sizes
+    from jobs.labelling.passes import Passes
+    from jobs.labelling.publish import Counts
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def label_lake(config: LabelConfig) -> int:
 
 def check_options(config: LabelConfig) -> None:
     """Raise `UsageError` for values no run can have."""
-    from jobs.cluster_plan import parse_num_actors
+    from jobs.labelling.cluster_plan import parse_num_actors
 
     parse_num_actors(config.num_actors)
     for name in ("score_threshold", "max_error_rate"):
@@ -161,9 +162,9 @@ class _LabelRun:
         self._labelled = [source for source in self.sources if source not in unlabelled]
         model = self.model.load()
 
-        from jobs.cluster_plan import make_plan, parse_num_actors
+        from jobs.labelling.cluster_plan import make_plan, parse_num_actors
+        from jobs.labelling.relabel import remove_strays, replace_changed
         from jobs.ray_session import alive_nodes, is_autoscaling, ray_session
-        from jobs.relabel import remove_strays, replace_changed
 
         with ray_session(self.config.address):
             actors = parse_num_actors(self.config.num_actors)
@@ -216,12 +217,12 @@ class _LabelRun:
 
     @property
     def _sizes(self) -> Sizes:
-        from jobs.indexing import Sizes
+        from jobs.labelling.indexing import Sizes
 
         return Sizes(self.config.images_per_part, self.config.images_per_unit)
 
     def _index(self, generations: Sequence[Generation], new: list[Source]) -> Generation:
-        from jobs.indexing import add_generation
+        from jobs.labelling.indexing import add_generation
 
         log.info("indexing %s new objects", f"{len(new):,}")
         return add_generation(
@@ -236,11 +237,11 @@ class _LabelRun:
     def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
         import ray
 
+        from jobs.labelling.passes import Passes, Publisher
+        from jobs.labelling.pipeline import Pipeline
+        from jobs.labelling.progress import LabelProgress
+        from jobs.labelling.stages import InputLimits
         from jobs.model_source import PredictorSettings
-        from jobs.passes import Passes, Publisher
-        from jobs.pipeline import Pipeline
-        from jobs.progress import LabelProgress
-        from jobs.stages import InputLimits
 
         parts = [part for generation in generations for part in generation.parts]
         published = self.output.published_parts()
@@ -315,7 +316,7 @@ class _LabelRun:
 
     def _finish(self, parts: list[int], total: int, passes: Passes, seconds: float) -> int:
         """Balance the books and put the marker. Raises `JobError` where they do not balance."""
-        from jobs.publish import Counts, read_counts
+        from jobs.labelling.publish import Counts, read_counts
 
         with ThreadPoolExecutor(16) as pool:
             counts = Counts()

@@ -14,11 +14,12 @@ from itertools import groupby, islice
 import pyarrow as pa
 import ray
 
-from jobs import lake, manifest, storage, tables
+from jobs import lake, storage, tables
 from jobs.errors import UsageError
+from jobs.labelling import manifest
+from jobs.labelling.manifest import Generation, Part
+from jobs.labelling.output import Output
 from jobs.lake import Source
-from jobs.manifest import Generation, Part
-from jobs.output import Output
 
 _IN_FLIGHT = 32
 _IMAGES_AT_ONCE = 65_536

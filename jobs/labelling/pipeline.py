@@ -12,14 +12,16 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.annotations import RayDeprecationWarning
 
-from jobs.careful_decode import decode_in_child
-from jobs.cluster_plan import Plan
+from jobs.errors import JobError
+from jobs.labelling.careful_decode import decode_in_child
+from jobs.labelling.cluster_plan import Plan
+from jobs.labelling.output import Output
+from jobs.labelling.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
+from jobs.labelling.unit import UnitRecord
 from jobs.lake import ParquetColumns
-from jobs.output import Output
-from jobs.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
-from jobs.unit import UnitRecord
 
 if TYPE_CHECKING:
     from yolact.predictor import Predictor
@@ -55,9 +57,12 @@ class Pipeline:
             # Ray 2.60 deprecates `max_retries` on a stage and offers nothing in its place
             warnings.simplefilter("ignore", RayDeprecationWarning)
             records = self._chain(units, careful)
-        for batch in records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            for text in batch["record"].to_pylist():
-                yield UnitRecord.from_json(text)
+        try:
+            for batch in records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for text in batch["record"].to_pylist():
+                    yield UnitRecord.from_json(text)
+        except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
+            raise JobError(f"the pipeline stopped: {last_line(error)}; run the same command again to go on") from error
 
     def _chain(self, units: Sequence[int], careful: bool) -> ray.data.Dataset:
         plan = self.plan
@@ -74,7 +79,8 @@ class Pipeline:
                     "input_size": self.input_size,
                     "decode": decode_in_child if careful else decode_and_prepare,
                 },
-                compute=TaskPoolStrategy(size=plan.decode_tasks),
+                # Ray warns of more tasks than there is work for
+                compute=TaskPoolStrategy(size=min(plan.decode_tasks, len(units))),
                 num_cpus=plan.decode_cpus,
                 max_retries=_RETRIES_AFTER_A_CRASH,
             )
@@ -108,6 +114,12 @@ class ModelActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return self._labeller(batch)
+
+
+def last_line(error: Exception) -> str:
+    """What a Ray error, which holds a worker's whole traceback as its text, comes down to."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def configure_ray_data() -> None:
