@@ -56,6 +56,11 @@ def run_training(config: TrainConfig) -> int:
                 f"the training set {', '.join(train.data.class_names)}; they must be the same"
             )
     model_config = model_config_for(config, train.data)
+    if settings["window_size"] > model_config.input_size:
+        raise UsageError(
+            f"--window-size {settings['window_size']} is larger than the input of {model_config.name}, "
+            f"{model_config.input_size}: give at most that, or 0 for whole pictures"
+        )
     with ray_session(config.address):
         board = ray.remote(num_cpus=0)(Board).remote()
         plan = RunPlan(

@@ -116,9 +116,12 @@ def mask_loss(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, masks: Te
     # BCE on probabilities, not on logits: the release saturates, and its clamped logarithm is part of its numbers
     probability = _assemble_pixels(prototypes, coefficients, crops).sigmoid()
     wanted = resize_masks(masks, height, width)[target_index[crops.instance], crops.row, crops.column]
-    pixel_loss = F.binary_cross_entropy(probability, wanted.to(probability.dtype), reduction="none")
+    # NaN has to come out as a loss that training can name, not as an assertion of the kernel
+    defined = probability.nan_to_num(nan=0.5)
+    pixel_loss = F.binary_cross_entropy(defined, wanted.to(probability.dtype), reduction="none")
     sides = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor([width, height])
-    return (pixel_loss / sides.prod(dim=1)[target_index[crops.instance]]).sum()
+    per_pixel = pixel_loss / sides.prod(dim=1)[target_index[crops.instance]]
+    return per_pixel.sum() + 0 * probability.sum()
 
 
 def _assemble_pixels(prototypes: Tensor, coefficients: Tensor, crops: RegionPixels) -> Tensor:

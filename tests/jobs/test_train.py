@@ -49,6 +49,11 @@ def test_bad_settings_are_bad_usage():
     assert (parse_workers("2"), parse_workers("1:4"), parse_workers("3:3")) == (2, (1, 4), 3)
 
 
+def test_windows_larger_than_the_input_are_bad_usage(tmp_path, plates):
+    with pytest.raises(UsageError, match="--window-size 512 is larger than the input of tiny, 64"):
+        run(train_config(tmp_path, plates, window_size=512))
+
+
 def test_the_datas_classes_and_ablations_go_into_the_config():
     data = AnnotatedImages((), {5: "a", 9: "b"})
     changed = model_config_for(config(config="yolact_base", num_prototypes=8, semantic_loss=False), data)
@@ -71,6 +76,7 @@ def train_config(folder: Path, plates, **options):
             "recipe": "nuclei",
             "precision": "float32",
             "freeze_batch_norm": False,
+            "window_size": 0,
             "warmup_steps": 0,
             "batch_size": 4,
             "loader_processes": 0,
