@@ -22,6 +22,8 @@ from jobs.labelling.output import Output
 from jobs.labelling.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
 from jobs.labelling.unit import UnitRecord
 from jobs.lake import ParquetColumns
+from jobs.metrics import JobMetrics
+from jobs.schema import STATUS_OK
 
 if TYPE_CHECKING:
     from yolact.predictor import Predictor
@@ -44,6 +46,7 @@ class Pipeline:
     make_predictor: Callable[[int], Predictor]
     class_names: tuple[str, ...]
     metadata: dict[str, str]
+    metrics: JobMetrics
     plan: Plan
 
     def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
@@ -94,6 +97,7 @@ class Pipeline:
                     "class_names": self.class_names,
                     "output": self.output,
                     "metadata": self.metadata,
+                    "metrics": self.metrics,
                     "careful": careful,
                 },
                 compute=ActorPoolStrategy(
@@ -107,13 +111,33 @@ class Pipeline:
 
 
 class ModelActor:
-    """A `Labeller` in an actor's process, with a predictor that was made there."""
+    """A `Labeller` in an actor's process, with a predictor that was made there; counts what it did for Prometheus."""
 
-    def __init__(self, *, make_predictor: Callable[[int], Predictor], threads: int, **labeller: Any) -> None:
-        self._labeller = Labeller(predictor=make_predictor(threads), **labeller)
+    def __init__(
+        self, *, make_predictor: Callable[[int], Predictor], threads: int, metrics: JobMetrics, **labeller: Any
+    ) -> None:
+        self._predictor = make_predictor(threads)
+        self._labeller = Labeller(predictor=self._predictor, **labeller)
+        self._metrics = metrics
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return self._labeller(batch)
+        record = self._labeller(batch)
+        self._count(record)
+        return record.to_table()
+
+    def _count(self, record: UnitRecord) -> None:
+        for stage, seconds in record.seconds.items():
+            self._metrics.stage_seconds(stage, seconds)
+        for reason, count in record.retries.items():
+            self._metrics.retry(reason, count)
+        self._metrics.gpu_memory()
+        if record.problem is None:
+            ok = record.images - sum(record.failures.values())
+            for status, count in {STATUS_OK: ok, **record.failures}.items():
+                self._metrics.images(count, status)
+            self._metrics.instances(record.instances)
+            batches = -(-ok // self._predictor.batch_size)
+            self._metrics.batch_fill(ok, batches * self._predictor.batch_size)
 
 
 def last_line(error: Exception) -> str:

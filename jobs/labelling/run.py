@@ -166,7 +166,8 @@ class _LabelRun:
         from jobs.labelling.relabel import remove_strays, replace_changed
         from jobs.ray_session import alive_nodes, is_autoscaling, ray_session
 
-        with ray_session(self.config.address):
+        # Ray sets its own handler for SIGTERM when it starts, which aborts
+        with ray_session(self.config.address), stopped_by_sigterm():
             actors = parse_num_actors(self.config.num_actors)
             plan = make_plan(alive_nodes(), device=self.config.device, actors=actors, autoscaling=is_autoscaling())
             self._begin(plan)
@@ -241,6 +242,7 @@ class _LabelRun:
         from jobs.labelling.pipeline import Pipeline
         from jobs.labelling.progress import LabelProgress
         from jobs.labelling.stages import InputLimits
+        from jobs.metrics import JobMetrics
         from jobs.model_source import PredictorSettings
 
         parts = [part for generation in generations for part in generation.parts]
@@ -269,6 +271,7 @@ class _LabelRun:
             settings.make_predictor,
             self.model.config.class_names,
             metadata,
+            JobMetrics("label", self.record["identity_sha256"][:12]),
             plan,
         )
         total = sum(part.images for part in parts)

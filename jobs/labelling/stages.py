@@ -126,7 +126,7 @@ class Labeller:
         self.metadata = metadata
         self.careful = careful
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
+    def __call__(self, batch: pa.Table) -> UnitRecord:
         record, images = unpack_unit(batch)
         if record.problem is None:
             try:
@@ -136,7 +136,7 @@ class Labeller:
             except Exception as error:
                 # the row boundary of the stage: the unit stays uncommitted and the careful pass takes it
                 record.problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
-        return record.to_table()
+        return record
 
     def _label(self, record: UnitRecord, images: list[UnitImage]) -> None:
         with _timed(record, "inference"):
