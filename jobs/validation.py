@@ -11,6 +11,7 @@ from yolact.coco import coco_json
 from yolact.evaluation import CocoScores, DetectedInstance, evaluate_instances
 from yolact.images import decode_image
 from yolact.model import Yolact
+from yolact.nms import NmsKind
 from yolact.predictor import Predictor
 
 #: detections below it change AP by next to nothing
@@ -31,9 +32,11 @@ def validate(
     return evaluate_instances(coco_json(images.data), found, max(model.config.nms.max_detections, 100))
 
 
-def detect_images(model: Yolact, images: ImageSet, device: str, positions: range) -> Iterator[DetectedInstance]:
+def detect_images(
+    model: Yolact, images: ImageSet, device: str, positions: range, nms: NmsKind = "fast"
+) -> Iterator[DetectedInstance]:
     """Detections in some images of a data set, in COCO's terms."""
-    predict = Predictor(model, device=device, score_threshold=SCORE_THRESHOLD)
+    predict = Predictor(model, device=device, score_threshold=SCORE_THRESHOLD, nms=nms)
     category_ids = list(images.data.categories)
     for position in positions:
         image = images.data.images[position]

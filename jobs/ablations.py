@@ -1,0 +1,103 @@
+"""The paper's ablations that need no training: kinds of NMS, and masks with and without the crop.
+
+    python -m jobs.ablations --annotations instances_val.json --images val/
+
+Prints a Markdown table of AP (docs/ablations.md) for the shipped model, and the time of the suppression itself, taken
+on the raw predictions of the same images.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jobs.training_data import ImageSet
+    from yolact.evaluation import CocoScores
+    from yolact.model import Yolact
+    from yolact.nms import NmsKind
+
+
+@dataclass(frozen=True)
+class AblationsConfig:
+    """Options of the measurement."""
+
+    annotations: str
+    """COCO instances JSON to evaluate on"""
+    images: str
+    """folder of its images"""
+    config: str = "nuclei"
+    """config with shipped or published weights"""
+    weights: str | None = None
+    """other weights"""
+    max_detections: int = 500
+    """detections per image that count"""
+    limit: int | None = None
+    """first so many images only"""
+
+
+def main() -> None:
+    """Measure every variant and print the table."""
+    import tyro
+
+    from jobs.training_data import open_image_set
+    from yolact.checkpoint import load_model
+
+    config = tyro.cli(AblationsConfig, description=__doc__)
+    images = open_image_set(config.annotations, config.images, "evaluation set")
+    images = replace(images, data=replace(images.data, images=images.data.images[: config.limit]))
+    model, _ = load_model(config.weights, config.config)
+    kinds: tuple[NmsKind, ...] = ("fast", "standard", "fast-cross-class")
+    milliseconds = nms_times(model, images, kinds)
+    print("| masks | NMS | mask AP | mask AP50 | mask AP75 | box AP | NMS ms/image |")
+    print("|---|---|---|---|---|---|---|")
+    for crop, nms in [(True, kind) for kind in kinds] + [(False, kinds[0])]:
+        mask, box = variant_scores(model, images, nms, crop, config.max_detections)
+        numbers = " | ".join(f"{100 * value:.2f}" for value in (mask.ap, mask.ap50, mask.ap75, box.ap))
+        print(f"| {'cropped' if crop else 'not cropped'} | {nms} | {numbers} | {milliseconds[nms]:.2f} |", flush=True)
+
+
+def variant_scores(
+    model: Yolact, images: ImageSet, nms: NmsKind, crop: bool, max_detections: int
+) -> tuple[CocoScores, CocoScores]:
+    """Mask and box scores of a variant."""
+    from jobs.validation import detect_images
+    from yolact.coco import coco_json
+    from yolact.evaluation import evaluate_instances
+    from yolact.model import build_yolact
+
+    variant = build_yolact(replace(model.config, crop_masks=crop))
+    variant.load_state_dict(model.state_dict())
+    found = list(detect_images(variant, images, "cpu", range(len(images.data.images)), nms=nms))
+    scores = evaluate_instances(coco_json(images.data), found, max_detections)
+    return scores["mask"], scores["box"]
+
+
+def nms_times(model: Yolact, images: ImageSet, kinds: tuple[NmsKind, ...], rounds: int = 5) -> dict[str, float]:
+    """Median milliseconds per image from raw predictions to kept boxes, per kind."""
+    import statistics
+
+    import torch
+
+    from yolact.images import decode_image
+    from yolact.nms import NMS
+    from yolact.postprocess import detect
+    from yolact.preprocess import network_input, prepare_image
+
+    spent: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with torch.inference_mode():
+        for image in images.data.images:
+            pixels = decode_image(images.read_bytes(image.file_name))
+            prepared = prepare_image(pixels, model.config.input_size)
+            raw = model.eval().infer(network_input(prepared, model.config)[None])
+            for kind in kinds:
+                for _ in range(rounds):
+                    start = time.perf_counter()
+                    detect(raw, 0, model.anchors, model.config.nms, NMS[kind], 0.05)
+                    spent[kind].append(1000 * (time.perf_counter() - start))
+    return {kind: statistics.median(times) for kind, times in spent.items()}
+
+
+if __name__ == "__main__":
+    main()
