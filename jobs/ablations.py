@@ -81,7 +81,7 @@ def nms_times(model: Yolact, images: ImageSet, kinds: tuple[NmsKind, ...], round
     import torch
 
     from yolact.images import decode_image
-    from yolact.nms import NMS
+    from yolact.nms import NMS_KINDS
     from yolact.postprocess import detect
     from yolact.preprocess import network_input, prepare_image
 
@@ -94,7 +94,7 @@ def nms_times(model: Yolact, images: ImageSet, kinds: tuple[NmsKind, ...], round
             for kind in kinds:
                 for _ in range(rounds):
                     start = time.perf_counter()
-                    detect(raw, 0, model.anchors, model.config.nms, NMS[kind], 0.05)
+                    detect(raw, 0, model.anchors, model.config.nms, NMS_KINDS[kind], 0.05)
                     spent[kind].append(1000 * (time.perf_counter() - start))
     return {kind: statistics.median(times) for kind, times in spent.items()}
 
