@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tests.conftest import shared_path
+from shared_data import shared_path
 
 from yolact import build_yolact, save_checkpoint
 from yolact.config import CONFIGS, YolactConfig

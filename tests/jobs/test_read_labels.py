@@ -85,9 +85,7 @@ def test_reading_from_s3(s3, tmp_path, rows):
     prefix = s3.prefix()
     output = write_labels(tmp_path / "out", [rows])
     s3.filesystem().put(output + "/", f"{prefix}/out", recursive=True)
-    assert [image.image_id for image in read_labels(f"{prefix}/out")] == [
-        r["image_id"] for r in rows
-    ]
+    assert [image.image_id for image in read_labels(f"{prefix}/out")] == [r["image_id"] for r in rows]
 
 
 def test_clear_words_for_what_is_no_label_table(tmp_path):

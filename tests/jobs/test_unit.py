@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.label_rows import label_rows
+from jobs.labelling.label_rows import label_rows
+from jobs.labelling.unit import UnitImage, UnitRecord, pack_unit, unpack_unit
 from jobs.schema import LABELS
-from jobs.unit import UnitImage, UnitRecord, pack_unit, unpack_unit
 from yolact.predictor import Detections
 from yolact.preprocess import PreparedImage
+
 
 def prepared(height: int, width: int) -> PreparedImage:
     pixels = np.random.default_rng(height).integers(0, 255, (height, width, 3), np.uint8)

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 def sample(count=3, height=90, width=120):
     """Bright rectangles, each of its own grey, on black."""
     image = torch.zeros(3, height, width, dtype=torch.uint8)
-    boxes = torch.tensor([[10 + 36 * i, 20 + 9 * i, 34 + 36 * i, 50 + 9 * i] for i in range(count)]).float().reshape(-1, 4)
+    boxes = (
+        torch.tensor([[10 + 36 * i, 20 + 9 * i, 34 + 36 * i, 50 + 9 * i] for i in range(count)]).float().reshape(-1, 4)
+    )
     masks = torch.zeros(count, height, width, dtype=torch.uint8)
     for i, (x1, y1, x2, y2) in enumerate(boxes.int().tolist()):
         masks[i, y1:y2, x1:x2] = 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from conftest import shared_path
+from shared_data import shared_path
 
 from yolact import build_yolact
 from yolact.backbones import DarkNetBackbone, ResNetBackbone, build_backbone

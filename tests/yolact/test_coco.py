@@ -76,7 +76,12 @@ def test_polygons_rle_and_crowds_become_arrays():
 def test_image_without_objects_has_empty_arrays():
     data = parse_coco(content())
     arrays = ground_truth_arrays(data.images[0], data.label_of_category)
-    assert [arrays[name].shape for name in ("boxes", "labels", "masks", "is_crowd")] == [(0, 4), (0,), (0, 20, 30), (0,)]
+    assert [arrays[name].shape for name in ("boxes", "labels", "masks", "is_crowd")] == [
+        (0, 4),
+        (0,),
+        (0, 20, 30),
+        (0,),
+    ]
 
 
 @pytest.mark.parametrize(

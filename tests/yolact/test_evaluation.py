@@ -51,7 +51,9 @@ def test_perfect_detections_score_one_and_nothing_found_scores_zero():
     expected = truth((1, 10, 10, 10, 20, 20), (1, 20, 50, 50, 40, 40))
     perfect = evaluate_instances(expected, [found(1, 10, 0.9, 10, 10, 20, 20), found(1, 20, 0.4, 50, 50, 40, 40)])
     for scores in perfect.values():
-        assert (scores.ap, scores.ap50, scores.ap75, scores.ap_small, scores.ap_medium) == pytest.approx((1, 1, 1, 1, 1))
+        assert (scores.ap, scores.ap50, scores.ap75, scores.ap_small, scores.ap_medium) == pytest.approx(
+            (1, 1, 1, 1, 1)
+        )
         assert scores.ap_large == -1
         assert set(scores.ap_by_iou) == {f"{0.5 + 0.05 * i:.2f}" for i in range(10)}
         assert len(scores.headline()) == 12

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle_tools
 from torch.nn import functional as F
-
 from training_cases import shared_path
+
 from yolact.losses import YolactWithLoss
 from yolact.model import build_yolact
 from yolact.official_weights import convert_official, load_official_state
