@@ -31,15 +31,15 @@ def mask_polygons(rle: dict[str, Any], tolerance: float = 0.0) -> list[shapely.P
 def _simplified(geometry: shapely.Geometry, tolerance: float) -> shapely.Geometry:
     """Fewer vertices, none of the old ones farther than `tolerance` from the new outline."""
     # simplifying by nothing drops the vertices in the middle of straight edges
-    exact = geometry.simplify(0)
+    exact = shapely.simplify(geometry, 0)
     if tolerance == 0:
         return exact
     vertices = shapely.points(shapely.get_coordinates(exact))
-    simple = exact.simplify(tolerance, preserve_topology=True)
+    simple = shapely.simplify(exact, tolerance, preserve_topology=True)
     if shapely.distance(vertices, simple.boundary).max() <= tolerance:
         return simple
     # GEOS drops a ring's first vertex after all others, which can add as much again
-    return exact.simplify(tolerance / 2, preserve_topology=True)
+    return shapely.simplify(exact, tolerance / 2, preserve_topology=True)
 
 
 def mask_rectangles(mask: np.ndarray) -> np.ndarray:
