@@ -36,7 +36,7 @@ def _simplified(geometry: shapely.Geometry, tolerance: float) -> shapely.Geometr
         return exact
     vertices = shapely.points(shapely.get_coordinates(exact))
     simple = shapely.simplify(exact, tolerance, preserve_topology=True)
-    if shapely.distance(vertices, simple.boundary).max() <= tolerance:
+    if shapely.distance(vertices, shapely.boundary(simple)).max() <= tolerance:
         return simple
     # GEOS drops a ring's first vertex after all others, which can add as much again
     return shapely.simplify(exact, tolerance / 2, preserve_topology=True)
