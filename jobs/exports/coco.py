@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from jobs.errors import UsageError
 from jobs.exports.formats import DocumentFormat, Picture, float32_json
 from jobs.exports.polygons import mask_polygons, one_ring, plain_numbers, polygon_rings
-from jobs.read_labels import Instance
+from jobs.label_matching import ImageFinder
+from jobs.read_labels import Instance, LabelRow
+from yolact.coco import AnnotatedImages, parse_coco
 
 
 @dataclass(frozen=True)
 class CocoIds:
-    """Image and category ids of an existing COCO file, by file name and by class name."""
+    """Image and category ids of an existing COCO file, found by file name as `yolact evaluate` does, and class name."""
 
-    images: Mapping[str, int]
-    categories: Mapping[str, int]
+    images: AnnotatedImages
     source: str
 
     @classmethod
     def of(cls, document: Any, source: str) -> CocoIds:
-        """Raises `UsageError` where the document is not COCO's."""
+        """Annotations are not looked at. Raises `UsageError` where the document is not COCO's."""
         try:
-            images = {str(image["file_name"]): image["id"] for image in document["images"]}
-            categories = {str(category["name"]): category["id"] for category in document["categories"]}
-        except (KeyError, TypeError) as error:
-            raise UsageError(f"{source} is not a COCO file (no {error}); --ids-from takes one with images") from None
-        return cls(images, categories, source)
+            return cls(parse_coco({**document, "annotations": []}, source), source)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--ids-from: {error}") from None
 
-    def image(self, relative: str) -> int | None:
-        """By the path below the lake's root, else by the file's own name."""
-        name = relative.replace("#", "/")
-        return self.images.get(name, self.images.get(name.rsplit("/", 1)[-1]))
+    @cached_property
+    def _find(self) -> ImageFinder:
+        return ImageFinder(self.images)
+
+    @cached_property
+    def _categories(self) -> dict[str, int]:
+        return {name: category_id for category_id, name in self.images.categories.items()}
+
+    def image(self, row: LabelRow) -> int | str | None:
+        found = self._find(row)
+        return None if found is None else found.image_id
 
     def category(self, name: str) -> int:
-        if name not in self.categories:
+        if name not in self._categories:
             raise UsageError(f"{self.source} has no category {name!r}; its ids do not fit these labels")
-        return self.categories[name]
+        return self._categories[name]
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,8 @@ class Coco(DocumentFormat):
     def category_id(self, label: int) -> int:
         return label + 1 if self.ids is None else self.ids.category(self.facts.classes[label])
 
-    def image_id(self, picture: Picture) -> int | None:
-        if self.ids is None:
-            return picture.number
-        return self.ids.image(self.facts.names.relative(picture.row.image_id))
+    def image_id(self, picture: Picture) -> int | str | None:
+        return picture.number if self.ids is None else self.ids.image(picture.row)
 
     def items(self, picture: Picture) -> dict[str, list[Any]]:
         image_id = self.image_id(picture)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from jobs.exports.names import NameFacts
 from jobs.pictures import PictureSource
-from jobs.read_labels import LabelTable, Share
+from jobs.read_labels import LabelRow, LabelTable, Share
 from jobs.reports.cards import CardMaker, Pick
 from jobs.reports.review import Reviewer, Suspect, worst
 from jobs.reports.sampling import Candidate, Sampler
 from jobs.reports.statistics import NUMBER_COLUMNS, Numbers, numbers_of_batch
-from jobs.reports.truth import GroundTruth
+from jobs.reports.truth import GroundTruth, Scores
 from jobs.shares import ShareRunner, share_runner
-from yolact.evaluation import CocoScores, DetectedInstance
 
 _BATCH_ROWS = 4096
 #: thumbnails of all pictures together, before base64 makes a third more of them
@@ -36,7 +34,7 @@ class ReportContent:
     strata: dict[str, tuple[int, int]]
     seed: int
     side: int
-    scores: Mapping[str, CocoScores] | None
+    scores: Scores | None
 
 
 @dataclass
@@ -45,12 +43,10 @@ class _Survey:
 
     numbers: Numbers
     sampler: Sampler
-    names: NameFacts = field(default_factory=NameFacts)
 
     def add(self, other: _Survey) -> None:
         self.numbers.add(other.numbers)
         self.sampler.add(other.sampler)
-        self.names = self.names.join(other.names)
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,6 @@ class _SurveyShare:
         for batch in share.batches(NUMBER_COLUMNS, _BATCH_ROWS):
             survey.numbers.add(numbers_of_batch(batch))
             survey.sampler.add_batch(batch, piece, row)
-            survey.names = survey.names.join(NameFacts.of(batch["image_id"].to_pylist()))
             row += batch.num_rows
         yield survey
 
@@ -98,15 +93,13 @@ class _CardShare:
 
 
 @dataclass(frozen=True)
-class _DetectionShare:
-    truth: GroundTruth
-    names: NameFacts
+class _KnownRows:
+    """Rows whose pictures the ground truth has; of a large table these are few."""
 
-    def __call__(self, piece: int, share: Share) -> Iterator[list[DetectedInstance]]:
-        for row in share.images():
-            found = self.truth.detections(row, self.names.relative(row.image_id))
-            if found:
-                yield found
+    truth: GroundTruth
+
+    def __call__(self, piece: int, share: Share) -> Iterator[LabelRow]:
+        return (row for row in share.images() if self.truth.find(row) is not None)
 
 
 def build_report(
@@ -131,14 +124,12 @@ def build_report(
             PictureSource(table.output, patience_seconds=_PATIENCE_SECONDS),
             side=next((side for most, side in _SIDES.items() if shown <= most), _LEAST_SIDE),
             most_bytes=_PAGE_BYTES // max(shown, 1),
-            names=survey.names,
             truth=truth,
         )
         cards = list(runner.over(_CardShare(maker, picks)))
         scores = None
         if truth is not None:
-            detections = runner.over(_DetectionShare(truth, survey.names))
-            scores = truth.score([detection for found in detections for detection in found])
+            scores = truth.score(runner.over(_KnownRows(truth)))
     strata = {name: (survey.sampler.strata[name].size, len(picked)) for name, picked in chosen.items()}
     return ReportContent(survey.numbers, cards, strata, seed, maker.side, scores)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from jobs.exports.formats import float32_json
-from jobs.exports.names import NameFacts
 from jobs.exports.polygons import mask_polygons, polygon_rings
 from jobs.pictures import PictureSource
 from jobs.read_labels import Instance, LabelRow, Share
@@ -53,7 +52,6 @@ class CardMaker:
     source: PictureSource
     side: int
     most_bytes: int
-    names: NameFacts
     truth: GroundTruth | None = None
 
     def cards(self, share: Share, picks: Sequence[Pick]) -> Iterator[dict[str, Any]]:
@@ -69,7 +67,7 @@ class CardMaker:
 
     def card(self, row: LabelRow, pick: Pick, part: str, unreachable: list[str]) -> dict[str, Any]:
         """`unreachable` collects why the lake did not answer; it is asked no more once that happened a few times."""
-        truth = None if self.truth is None else self.truth.of(self.names.relative(row.image_id))
+        truth = None if self.truth is None else self.truth.of(row)
         match = None if truth is None else match_instances(row.instances, truth)
         picture, problem = self._picture(row, part, unreachable)
         return {

@@ -56,6 +56,7 @@ class Page:
     class_columns: list[str]
     failures: list[dict[str, Any]]
     scores: list[list[str]]
+    coverage: str
     has_truth: bool
     identity: list[tuple[str, str]]
     strata: list[tuple[str, int, int]]
@@ -87,6 +88,7 @@ def render(
         class_columns=["class", "instances", "pictures", "mean score", *(["mask AP"] if content.scores else [])],
         failures=_failures(numbers),
         scores=_scores(content),
+        coverage="; ".join(content.scores.coverage) + "." if content.scores else "",
         has_truth=content.scores is not None,
         identity=_identity(run),
         strata=[(name, size, shown) for name, (size, shown) in content.strata.items()],
@@ -172,7 +174,7 @@ def _sampling(content: ReportContent) -> str:
 
 def _classes(content: ReportContent) -> list[dict[str, Any]]:
     numbers = content.numbers
-    by_class = {} if content.scores is None else content.scores["mask"].ap_by_class
+    by_class = {} if content.scores is None else content.scores.by_kind["mask"].ap_by_class
     most = max((c.instances for c in numbers.classes.values()), default=1)
     shown = {instance["label"] for card in content.cards for instance in card["instances"]}
     rows = []
@@ -207,7 +209,9 @@ def _scores(content: ReportContent) -> list[list[str]]:
         return []
     names = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
     kinds = (("masks", "mask"), ("boxes", "box"))
-    return [[title, *(_percent(getattr(content.scores[kind], name)) for name in names)] for title, kind in kinds]
+    return [
+        [title, *(_percent(getattr(content.scores.by_kind[kind], name)) for name in names)] for title, kind in kinds
+    ]
 
 
 def _percent(value: float) -> str:

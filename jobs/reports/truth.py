@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,9 @@ from pycocotools import mask as coco_mask
 
 from jobs import storage
 from jobs.errors import UsageError
-from jobs.exports.coco import CocoIds
+from jobs.label_matching import ImageFinder, match_labels
 from jobs.read_labels import Instance, LabelRow
 from yolact.coco import (
-    AnnotatedImage,
     AnnotatedImages,
     annotation_rle,
     coco_json,
@@ -23,7 +22,7 @@ from yolact.coco import (
     parse_coco,
     without_problems,
 )
-from yolact.evaluation import CocoScores, DetectedInstance, evaluate_instances
+from yolact.evaluation import CocoScores, evaluate_instances
 
 #: a detection is right if a mask of its class overlaps it by this IoU
 RIGHT_IOU = 0.5
@@ -56,21 +55,18 @@ class Match:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A COCO file whose pictures are found by the names of the table's ids."""
+    """A COCO file whose pictures are found by file name, as `yolact evaluate` finds them."""
 
     images: AnnotatedImages
-    document: dict[str, Any]
-    ids: CocoIds
 
     @cached_property
-    def _by_id(self) -> dict[Any, AnnotatedImage]:
-        return {image.image_id: image for image in self.images.images}
+    def find(self) -> ImageFinder:
+        return ImageFinder(self.images)
 
-    def of(self, relative: str) -> PictureTruth | None:
-        """By the path below the lake's root, else by the file's own name; None for a picture it does not have."""
-        image_id = self.ids.image(relative)
-        image = self._by_id.get(image_id)
-        if image is None:
+    def of(self, row: LabelRow) -> PictureTruth | None:
+        """What is truly in a row's picture; None for one that the file does not have, or not in this size."""
+        image = self.find(row)
+        if image is None or (image.height, image.width) != (row.height, row.width):
             return None
         objects = (
             TrueObject(
@@ -83,19 +79,18 @@ class GroundTruth:
         )
         return PictureTruth(tuple(objects))
 
-    def detections(self, row: LabelRow, relative: str) -> list[DetectedInstance]:
-        """The row's instances under this file's ids; none for a picture or class that it does not have."""
-        image_id = self.ids.image(relative)
-        if image_id is None:
-            return []
-        return [
-            DetectedInstance(image_id, self.ids.categories[i.category], i.score, i.mask_score, i.bbox, i.rle)
-            for i in row.instances
-            if i.category in self.ids.categories
-        ]
+    def score(self, rows: Iterable[LabelRow]) -> Scores:
+        """The AP of all rows, of which those of other pictures may have been left out."""
+        matched = match_labels(rows, self.images)
+        return Scores(evaluate_instances(coco_json(self.images), matched.detections), tuple(matched.counts.lines()))
 
-    def score(self, detections: Sequence[DetectedInstance]) -> Mapping[str, CocoScores]:
-        return evaluate_instances(self.document, detections)
+
+@dataclass(frozen=True)
+class Scores:
+    """AP of masks and boxes ("mask", "box"), and in words what was compared and what could not be."""
+
+    by_kind: Mapping[str, CocoScores]
+    coverage: tuple[str, ...]
 
 
 def read_truth(uri: str) -> GroundTruth:
@@ -104,9 +99,7 @@ def read_truth(uri: str) -> GroundTruth:
         images = parse_coco(storage.read_bytes(uri), uri)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    images = without_problems(images, find_problems(images))
-    document = coco_json(images)
-    return GroundTruth(images, document, CocoIds.of(document, uri))
+    return GroundTruth(without_problems(images, find_problems(images)))
 
 
 def match_instances(instances: Sequence[Instance], truth: PictureTruth) -> Match:
