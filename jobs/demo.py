@@ -23,27 +23,34 @@ class DemoConfig:
 
 
 def run(config: DemoConfig) -> int:
-    """Draw, label, look; returns the exit code of the labelling."""
-    from jobs import label, plates
+    """Draw, label, evaluate, make the page; returns the exit code of the labelling."""
+    from jobs import evaluate, label, plates, report
 
     lake, labels = f"{config.output}/lake", f"{config.output}/labels"
+    truth, page = f"{lake}/ground_truth.json", f"{config.output}/report.html"
     print(f"== a lake of tar shards: {lake}", flush=True)
     plates.run(
         plates.PlatesConfig(lake, num_plates=config.num_plates, layout="tar", plates_per_shard=12, mean_diameter=20.0)
     )
     print(f"\n== yolact label {lake}/shards --output {labels}", flush=True)
     weights = None if _is_shipped() else _seeded_checkpoint(config.output)
-    exit_code = label.run(label.LabelConfig((f"{lake}/shards",), labels, weights=weights, score_threshold=0.3))
+    exit_code = label.run(
+        label.LabelConfig((f"{lake}/shards",), labels, weights=weights, score_threshold=0.3, address="local")
+    )
     if exit_code != EXIT_OK:
         return exit_code
     print("\n== what was written")
     _show_rows(labels)
+    print(f"\n== yolact evaluate {labels} --ground-truth {truth}", flush=True)
+    evaluate.run(evaluate.EvaluateConfig(labels, truth))
     if weights is not None:
-        print("\nThese labels mean nothing: no trained model ships yet, the weights are random (seed 0).")
+        print("These labels mean nothing: no trained model ships yet, the weights are random (seed 0).")
+    print(f"\n== yolact report {labels} --output {page} --ground-truth {truth}", flush=True)
+    report.run(report.ReportConfig(labels, page, ground_truth=truth, address="local"))
     print(
         f"\n== how to look at it\n"
-        f"  python -c \"import pyarrow.parquet as pq; print(pq.read_table('{labels}/labels').to_pandas())\"\n"
-        f"  {config.output}/preview.png   the first plate with its masks drawn over it"
+        f"  {page}   open it in a browser\n"
+        f"  .venv/bin/python -c \"import pandas; print(pandas.read_parquet('{labels}/labels'))\""
     )
     return exit_code
 

@@ -81,6 +81,14 @@ def alive_nodes() -> list[Node]:
     ]
 
 
+def free_resources() -> Node:
+    """What the whole cluster has that nobody holds at the moment."""
+    import ray
+
+    free = ray.available_resources()
+    return Node(free.get("CPU", 0.0), free.get("GPU", 0.0))
+
+
 def is_autoscaling() -> bool:
     """Whether the cluster can grow; Ray's autoscaler reports its node types to the control store."""
     from ray._private.worker import global_worker

@@ -32,6 +32,16 @@ class Plan:
     decode_tasks: int
     decode_cpus: float
 
+    def waits_for(self, free: Node) -> str | None:
+        """What of a busy cluster the plan's start has to wait for, in words; None where there is enough."""
+        cpus = self.min_actors * self.actor_cpus + self.decode_cpus
+        gpus = self.min_actors * self.actor_gpus
+        if free.cpus >= cpus and free.gpus >= gpus:
+            return None
+        return (
+            f"the cluster is busy: {free.cpus:g} CPUs and {free.gpus:g} GPUs are free, {cpus:g} and {gpus:g} are needed"
+        )
+
     def describe(self) -> str:
         actors = (
             f"{self.min_actors}" if self.min_actors == self.max_actors else f"{self.min_actors} to {self.max_actors}"

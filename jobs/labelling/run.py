@@ -164,13 +164,15 @@ class _LabelRun:
 
         from jobs.labelling.cluster_plan import make_plan, parse_num_actors
         from jobs.labelling.relabel import remove_strays, replace_changed
-        from jobs.ray_session import alive_nodes, is_autoscaling, ray_session
+        from jobs.ray_session import alive_nodes, free_resources, is_autoscaling, ray_session
 
         # Ray sets its own handler for SIGTERM when it starts, which aborts
         with ray_session(self.config.address), stopped_by_sigterm():
             actors = parse_num_actors(self.config.num_actors)
             plan = make_plan(alive_nodes(), device=self.config.device, actors=actors, autoscaling=is_autoscaling())
             self._begin(plan)
+            if busy := plan.waits_for(free_resources()):
+                log.warning("%s; waiting until others let go", busy)
             remove_strays(self.output, generations)
             if relabel:
                 log.info("indexing %s replaced objects again", f"{len(relabel):,}")

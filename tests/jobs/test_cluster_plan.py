@@ -41,6 +41,12 @@ def test_a_cluster_that_can_grow_is_not_refused():
     assert make_plan([Node(0, 0)], device="cuda", actors=(1, 8), autoscaling=True).max_actors == 8
 
 
+def test_a_busy_cluster_is_told():
+    plan = make_plan([Node(2, 0)], device="cpu", actors=None, autoscaling=False)
+    assert plan.waits_for(Node(2, 0)) is None
+    assert "0 CPUs and 0 GPUs are free" in plan.waits_for(Node(0, 0))
+
+
 @pytest.mark.parametrize(("text", "expected"), [(None, None), ("4", (4, 4)), ("2:8", (2, 8))])
 def test_num_actors(text, expected):
     assert parse_num_actors(text) == expected
