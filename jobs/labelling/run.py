@@ -106,12 +106,21 @@ def stopped_by_sigterm() -> Iterator[None]:
         yield
         return
 
+    told = False
+
     def stop(number: int, frame: FrameType | None) -> None:
-        raise JobError("stopped by SIGTERM; run the same command again to go on")
+        nonlocal told
+        told = True
+        # the one exception that Ray lets through while it waits
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        if told:
+            raise JobError("stopped by SIGTERM; run the same command again to go on") from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
