@@ -122,6 +122,8 @@ def _ids_from(config: ExportConfig) -> CocoIds | None:
         return CocoIds.of(json.loads(storage.read_bytes(config.ids_from)), config.ids_from)
     except ValueError:
         raise UsageError(f"--ids-from {config.ids_from}: not a JSON file") from None
+    except storage.ObjectMissingError:
+        raise UsageError(f"--ids-from {config.ids_from}: there is no such file") from None
 
 
 def _refuse_leftovers(output: str, document: str | None) -> None:

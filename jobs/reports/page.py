@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -20,9 +20,12 @@ from markupsafe import Markup
 from jobs.read_labels import LabelTable
 from jobs.reports.building import ReportContent
 from jobs.reports.charts import Chart, charts
-from jobs.reports.prototypes import PrototypeView
 from jobs.reports.review import WEIGHTS
 from jobs.reports.statistics import Numbers
+
+if TYPE_CHECKING:
+    # it needs torch, which a page without prototypes does not
+    from jobs.reports.prototypes import PrototypeView
 
 _TEMPLATES = Path(__file__).parent.parent / "templates"
 _SCRIPTS = ("report_draw.js", "report_gallery.js", "report_page.js")

@@ -99,6 +99,8 @@ def read_truth(uri: str) -> GroundTruth:
         images = parse_coco(storage.read_bytes(uri), uri)
     except ValueError as error:
         raise UsageError(str(error)) from None
+    except storage.ObjectMissingError:
+        raise UsageError(f"--ground-truth {uri}: there is no such file") from None
     return GroundTruth(without_problems(images, find_problems(images)))
 
 

@@ -38,8 +38,10 @@ function nameTag(text, box, card, css) {
   return tag;
 }
 
-// small pictures get names for so many instances only, the best, and without scores
+// small pictures get names for so many instances only, the best, and without scores;
+// a large one with more than so many shows the name under the pointer alone
 const NAMES_ON_CARD = 6;
+const CROWD = 30;
 
 function drawPicture(card, large) {
   const picture = make("div", "picture");
@@ -48,6 +50,7 @@ function drawPicture(card, large) {
     return picture;
   }
   const image = make("img");
+  if (large && card.instances.length > CROWD) picture.classList.add("crowded");
   image.src = card.picture;
   image.alt = large ? describe(card) : "";
   image.decoding = "async";
@@ -69,6 +72,8 @@ function drawPicture(card, large) {
     tag.dataset.index = i;
     tag.style.setProperty("--c", instanceColour(instance, i));
     tags.append(tag);
+    if (large) group.addEventListener("mouseenter", () => point(picture, i, true));
+    if (large) group.addEventListener("mouseleave", () => point(picture, i, false));
   }
   for (const missed of card.missed ?? []) {
     const group = makeSvg("g", { class: "missed" });
@@ -79,6 +84,12 @@ function drawPicture(card, large) {
   picture.append(image, svg, tags);
   applyVisibility(card, picture);
   return picture;
+}
+
+// brings one instance of the large view forward: its outline, its name and its row
+function point(picture, index, on) {
+  for (const element of picture.querySelectorAll(`[data-index="${index}"]`)) element.classList.toggle("hover", on);
+  document.querySelector(`#instances tr[data-index="${index}"]`)?.classList.toggle("hover", on);
 }
 
 // what is shown of a drawn picture: by score, by class, and what was switched off one by one

@@ -40,9 +40,9 @@ function instanceRow(card, instance, index, picture) {
   first.append(box);
   const score = instance.mask_score === null ? instance.score.toFixed(3) : `${instance.score.toFixed(3)} (mask ${instance.mask_score.toFixed(3)})`;
   row.append(first, name, make("td", "number", score), make("td", "number", instance.area.toLocaleString("en")));
-  const group = picture.querySelector(`g[data-index="${index}"]`);
+  row.dataset.index = index;
   for (const [event, on] of [["mouseenter", true], ["mouseleave", false], ["focusin", true], ["focusout", false]])
-    row.addEventListener(event, () => group?.classList.toggle("hover", on));
+    row.addEventListener(event, () => point(picture, index, on));
   return row;
 }
 
@@ -102,6 +102,8 @@ function pressKey(event) {
 
 report.cards.forEach(makeCard);
 fillChoices();
+// where all are of one class, names say nothing
+if (Object.keys(report.classes).length === 1) control("names").defaultChecked = false;
 for (const event of ["input", "change"]) document.querySelector(".controls").addEventListener(event, readControls);
 document.querySelector(".controls").addEventListener("reset", () => setTimeout(readControls));
 document.querySelector(".controls").addEventListener("submit", (event) => event.preventDefault());
