@@ -17,20 +17,9 @@ import pyarrow as pa
 
 from jobs import storage, tables
 from jobs.labelling.output import UNITS_PER_PART, Output
+from jobs.lake import INDEX
 
-MANIFEST = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("uri", pa.string()),
-        ("offset", pa.int64()),
-        ("length", pa.int64()),
-        ("size", pa.int64()),
-        ("etag", pa.string()),
-        ("problem", pa.string()),
-        ("unit", pa.int64()),
-        ("part", pa.int32()),
-    ]
-)
+MANIFEST = pa.schema([*INDEX, ("unit", pa.int64()), ("part", pa.int32())])
 
 SOURCES = pa.schema([("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string()), ("kind", pa.string())])
 

@@ -22,9 +22,19 @@ _STAGED = re.compile(r"part-(\d{6,})/unit-(\d{6,})\.parquet$")
 
 @dataclass(frozen=True)
 class Output:
-    """The object names of one run; `uri` is what the user gave as OUTPUT, without a trailing slash."""
+    """The object names of one run; `uri` has no trailing slash, and is absolute: workers have other working folders."""
 
     uri: str
+
+    @classmethod
+    def at(cls, uri: str) -> Output:
+        """From what the user gave as OUTPUT."""
+        scheme, path = storage.split_uri(uri)
+        return cls(path if scheme == "file" else uri.rstrip("/"))
+
+    @property
+    def is_local(self) -> bool:
+        return storage.split_uri(self.uri)[0] == "file"
 
     @property
     def run_record(self) -> str:

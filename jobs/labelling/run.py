@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -16,12 +15,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from jobs import lake, storage
-from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_RUN_AGAIN, EXIT_TOO_MANY_BAD_IMAGES, JobError, UsageError
+from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_RUN_AGAIN, EXIT_TOO_MANY_BAD_IMAGES, JobError
 from jobs.labelling import run_record
 from jobs.labelling.lease import Lease
 from jobs.labelling.listing import compare, listing_digest
 from jobs.labelling.manifest import Generation, read_generations
 from jobs.labelling.output import Output
+from jobs.labelling.request import check_options, finished_run, make_identity, report_changed
 from jobs.lake import ParquetColumns, Source
 from jobs.model_source import ModelSource, resolve_model
 from jobs.schema import SCHEMA_VERSION
@@ -40,7 +40,7 @@ def label_lake(config: LabelConfig) -> int:
     """What `jobs.label.run` does. Needs neither torch nor Ray to see that a finished run has nothing to do."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     check_options(config)
-    output = Output(config.output.rstrip("/"))
+    output = Output.at(config.output)
     try:
         storage.check_reachable(output.uri)
         sources = lake.expand_inputs(config.inputs, exclude=output.uri)
@@ -57,46 +57,6 @@ def label_lake(config: LabelConfig) -> int:
     except storage.TransientStorageError as error:
         print(f"yolact: {error}; run the same command again", file=sys.stderr)
         return EXIT_RUN_AGAIN
-
-
-def check_options(config: LabelConfig) -> None:
-    """Raise `UsageError` for values no run can have."""
-    from jobs.labelling.cluster_plan import parse_num_actors
-
-    parse_num_actors(config.num_actors)
-    for name in ("score_threshold", "max_error_rate"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: must lie between 0 and 1")
-    for name in (
-        "max_detections",
-        "batch_size",
-        "limit",
-        "max_pixels",
-        "max_bytes",
-        "images_per_unit",
-        "images_per_part",
-    ):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-
-
-def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
-    """All that decides what a run's rows say; another identity into the same OUTPUT is refused."""
-    identity = {
-        "schema_version": SCHEMA_VERSION,
-        "model": model.config.to_dict(),
-        "weights_sha256": model.sha256,
-        "score_threshold": config.score_threshold,
-        "max_detections": config.max_detections or model.config.nms.max_detections,
-        "nms": config.nms,
-        "precision": config.precision,
-        "max_pixels": config.max_pixels,
-        "max_bytes": config.max_bytes,
-        "limit": config.limit,
-    }
-    # as it will be read back, so that tuples compare equal to JSON's lists
-    return dict(json.loads(json.dumps(identity)))
 
 
 @contextmanager
@@ -123,28 +83,6 @@ def stopped_by_sigterm() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def finished_run(output: Output, sources: Sequence[Source], relabel_changed: bool) -> dict[str, Any] | None:
-    """The marker of a run that has labelled all of `sources`; None where there is something to do."""
-    marker = run_record.read_success(output)
-    # the digest spares a look at what is known of a large lake
-    if marker is None or marker["listing"] == listing_digest(sources):
-        return marker
-    state = compare(sources, read_generations(output))
-    if state.new or (state.changed and relabel_changed):
-        return None
-    if state.changed:
-        report_changed(state.changed)
-    return marker
-
-
-def report_changed(changed: list[Source]) -> None:
-    """Say which objects of the lake are not those that were labelled."""
-    some = ", ".join(source.uri for source in changed[:3]) + (", …" if len(changed) > 3 else "")
-    log.warning(
-        "%d objects were replaced since they were indexed (%s); --relabel-changed labels them again", len(changed), some
-    )
 
 
 def _exit_code(failed: int, images: int, max_error_rate: float) -> int:
@@ -178,7 +116,10 @@ class _LabelRun:
         # Ray sets its own handler for SIGTERM when it starts, which aborts
         with ray_session(self.config.address), stopped_by_sigterm():
             actors = parse_num_actors(self.config.num_actors)
-            plan = make_plan(alive_nodes(), device=self.config.device, actors=actors, autoscaling=is_autoscaling())
+            nodes = alive_nodes()
+            if len(nodes) > 1 and self.output.is_local:
+                log.warning("%s must be a disk that all %d nodes share", self.output.uri, len(nodes))
+            plan = make_plan(nodes, device=self.config.device, actors=actors, autoscaling=is_autoscaling())
             self._begin(plan)
             if busy := plan.waits_for(free_resources()):
                 log.warning("%s; waiting until others let go", busy)
