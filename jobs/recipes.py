@@ -63,7 +63,7 @@ RECIPES: dict[str, TrainingRecipe] = {
         validate_every=10_000,
         checkpoint_every=2_000,
     ),
-    # for a run of an hour on two cores: docs/model-card-nuclei.md says what each value gave
+    # for about an hour on two quiet cores; docs/training.md says what has been measured and what has not
     "nuclei": TrainingRecipe(
         max_steps=1500,
         batch_size=4,

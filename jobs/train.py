@@ -6,7 +6,8 @@
 OUTPUT then holds `best.safetensors` (by mask AP) and `last.safetensors` for `--weights`, `metrics.jsonl`,
 `tensorboard/` and Ray Train's checkpoints. The same command goes on after any interruption, also with another number
 of workers.
-Expect: `nuclei` about an hour on 2 CPU cores (docs/model-card-nuclei.md); the paper's recipe days on one large GPU.
+Hardware: `nuclei` is meant for 2 CPU cores and an hour, the paper's recipe for days on a GPU. What has been measured of
+either stands in docs/training.md.
 """
 
 from __future__ import annotations

@@ -6,16 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-
-def shared_path(name: str) -> Path:
-    """A file or folder of the development data beside the checkout; skips the test where it is absent."""
-    path = Path(__file__).resolve().parent.parent.parent / "shared" / name
-    if not path.exists():
-        pytest.skip(f"development data {name!r} is not beside the checkout (looked for {path})")
-    return path
-
 
 def tiny_config(folder: Path, **changes: Any) -> str:
     """A JSON file with the config of a model that trains in seconds; returns its path."""

@@ -311,7 +311,7 @@ _ALL = (
         input_size=768,
         backbone="mobilenetv2",
         class_names=("nucleus",),
-        anchors=AnchorConfig(((10.0, 14.0), (20.0, 28.0), (40.0, 56.0), (80.0, 112.0))),
+        anchors=AnchorConfig(_octave_thirds(12.0, 24.0, 48.0, 96.0), ratios=(1.0,)),
         fpn_channels=96,
         head_channels=96,
         head_levels=(2, 3, 4, 5),

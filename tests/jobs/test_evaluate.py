@@ -15,8 +15,6 @@ from jobs.label_matching import match_labels
 from jobs.read_labels import read_labels
 from yolact.coco import parse_coco
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
-
 SIZE = (60, 80)
 
 

@@ -16,8 +16,6 @@ from jobs.plate_drawing import MIN_AREA, draw_plate
 from jobs.plates import PlatesConfig, run
 from yolact.coco import find_problems, ground_truth_arrays, parse_coco
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
-
 
 def test_a_plate_is_a_function_of_seed_and_number():
     first, again, other = draw_plate(1, 5, 128, 160), draw_plate(1, 5, 128, 160), draw_plate(1, 6, 128, 160)

@@ -13,8 +13,6 @@ from yolact.augmentation import build_augmentation
 from yolact.coco import parse_coco
 from yolact.dataset import EpochSampler, TrainingDataset, collate, epoch_order
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
-
 
 def sample(count=3, height=90, width=120):
     """Bright rectangles, each of its own grey, on black."""

@@ -11,8 +11,6 @@ from pycocotools import mask as rle_tools
 
 from yolact.coco import coco_json, find_problems, ground_truth_arrays, parse_coco, without_problems
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
-
 SQUARE = [2.0, 3.0, 6.0, 3.0, 6.0, 7.0, 2.0, 7.0]
 
 

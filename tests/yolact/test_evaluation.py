@@ -13,8 +13,6 @@ from pycocotools.cocoeval import COCOeval
 
 from yolact.evaluation import DetectedInstance, evaluate_instances
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
-
 
 def rle(x, y, width, height, size=100):
     mask = np.zeros((size, size), np.uint8, order="F")

