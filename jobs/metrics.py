@@ -31,7 +31,7 @@ _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 METRICS = {
     "yolact_images": MetricSpec("Counter", "Images that became a row, by status: ok or why it failed", ("status",)),
     "yolact_instances": MetricSpec("Counter", "Instances found"),
-    "yolact_retries": MetricSpec("Counter", "Attempts repeated after a transient failure", ("stage",)),
+    "yolact_retries": MetricSpec("Counter", "Attempts repeated after a transient failure", ("reason",)),
     "yolact_stage_seconds": MetricSpec("Histogram", "Seconds one unit or batch spent in a stage", ("stage",), _SECONDS),
     "yolact_batch_images": MetricSpec("Counter", "Images in the batches that the model ran"),
     "yolact_batch_slots": MetricSpec("Counter", "Images those batches had room for"),
@@ -76,9 +76,9 @@ class JobMetrics:
         """Count instances found."""
         self._count("yolact_instances", count)
 
-    def retry(self, stage: str, count: int = 1) -> None:
-        """Count attempts of a stage that a transient failure made necessary."""
-        self._count("yolact_retries", count, stage=stage)
+    def retry(self, reason: str, count: int = 1) -> None:
+        """Count attempts that a transient failure of this kind ("throttled", "time-out" …) made necessary."""
+        self._count("yolact_retries", count, reason=reason)
 
     def stage_seconds(self, stage: str, seconds: float) -> None:
         """Record how long one unit or batch spent in a stage."""

@@ -17,7 +17,7 @@ def test_every_call_is_a_no_op_outside_ray():
     metrics.images(3)
     metrics.images(1, "undecodable")
     metrics.instances(0)
-    metrics.retry("fetch")
+    metrics.retry("throttled")
     metrics.batch_fill(3, 8)
     metrics.gpu_memory()
     metrics.losses({"mask": 1.0})
@@ -44,7 +44,7 @@ class Stage:
         self.metrics.images(5)
         self.metrics.images(2, "undecodable")
         self.metrics.instances(7)
-        self.metrics.retry("fetch", 3)
+        self.metrics.retry("throttled", 3)
         self.metrics.batch_fill(4, 8)
         with self.metrics.timed("decode"):
             pass
@@ -79,7 +79,7 @@ def test_a_real_head_exposes_them_to_prometheus():
     assert value("ray_yolact_images_total", 'status="ok"', 'run="run-1"', 'job="label"') == 5
     assert value("ray_yolact_images_total", 'status="undecodable"') == 2
     assert value("ray_yolact_instances_total") == 7
-    assert value("ray_yolact_retries_total", 'stage="fetch"') == 3
+    assert value("ray_yolact_retries_total", 'reason="throttled"') == 3
     assert value("ray_yolact_stage_seconds_count", 'stage="decode"') == 1
     assert value("ray_yolact_batch_images_total") == 4
     assert value("ray_yolact_batch_slots_total") == 8
