@@ -2,7 +2,7 @@
 
     python -m jobs.ablations --annotations instances_val.json --images val/
 
-Prints a Markdown table of AP, and of the time of the suppression itself, taken on the raw predictions of the same images.
+Prints a Markdown table of AP and of the time of the suppression itself, taken on raw predictions of the same images.
 """
 
 from __future__ import annotations
