@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stand_in import official_stand_in
 
 from yolact.checkpoint import save_checkpoint
-from yolact.config import AnchorConfig, YolactConfig
+from yolact.config import CONFIGS, AnchorConfig, YolactConfig
 from yolact.initial_weights import initialise
+from yolact.losses import YolactWithLoss
 from yolact.model import build_yolact
+from yolact.optimisation import freeze_batch_norm
 
 TINY = YolactConfig(
     name="tiny",
@@ -66,3 +69,24 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match=r"gone\.pth"):
         initialise(build_yolact(TINY), tmp_path / "gone.pth")
+
+
+def test_an_official_file_with_another_class_count_says_what_it_re_made_and_learns(tmp_path):
+    official = official_stand_in("yolact_resnet50", tmp_path)
+    config = replace(CONFIGS["yolact_resnet50"], class_names=("x", "y", "z"), input_size=138, official=None)
+    model = build_yolact(config)
+    taken = initialise(model, official)
+    classes = ("head.class_layer.weight", "head.class_layer.bias")
+    assert taken.remade == (*classes, "semantic.weight", "semantic.bias")
+    assert taken.missing == taken.left_out == ()
+    target = {
+        "boxes": torch.tensor([[20.0, 20.0, 90.0, 80.0]]),
+        "labels": torch.tensor([2]),
+        "masks": torch.ones(1, 138, 138, dtype=torch.bool),
+        "is_crowd": torch.tensor([False]),
+    }
+    freeze_batch_norm(model)
+    losses = YolactWithLoss(model)(torch.zeros(1, 3, 138, 138), [target])
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert model.head.class_layer.weight.grad.norm() > 0
