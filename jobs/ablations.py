@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jobs.training_data import ImageSet
+    from jobs.training.data import ImageSet
     from yolact.evaluation import CocoScores
     from yolact.model import Yolact
     from yolact.nms import NmsKind
@@ -40,7 +40,7 @@ def main() -> None:
     """Measure every variant and print the table."""
     import tyro
 
-    from jobs.training_data import open_image_set
+    from jobs.training.data import open_image_set
     from yolact.checkpoint import load_model
 
     config = tyro.cli(AblationsConfig, description=__doc__)
@@ -61,7 +61,7 @@ def variant_scores(
     model: Yolact, images: ImageSet, nms: NmsKind, crop: bool, max_detections: int
 ) -> tuple[CocoScores, CocoScores]:
     """Mask and box scores of a variant."""
-    from jobs.validation import detect_images
+    from jobs.training.validation import detect_images
     from yolact.coco import coco_json
     from yolact.evaluation import evaluate_instances
     from yolact.model import build_yolact

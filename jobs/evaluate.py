@@ -40,7 +40,7 @@ def run(config: EvaluateConfig) -> int:
     from jobs.label_matching import match_labels
     from jobs.read_labels import read_labels
     from jobs.score_report import score_lines
-    from jobs.training_data import read_coco
+    from jobs.training.data import read_coco
     from yolact.coco import coco_json
     from yolact.evaluation import RECALL_AT, evaluate_instances
 

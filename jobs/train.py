@@ -101,6 +101,6 @@ class TrainConfig:
 
 def run(config: TrainConfig) -> int:
     """Train until done; returns the exit code."""
-    from jobs.training_run import run_training
+    from jobs.training.run import run_training
 
     return run_training(config)

@@ -14,8 +14,8 @@ from training_cases import draw_plates, read_metrics, tiny_config
 
 from jobs.errors import JobError, UsageError
 from jobs.train import TrainConfig, run
-from jobs.training_log import TrainingLog
-from jobs.training_run import model_config_for, parse_workers, resolve_settings
+from jobs.training.log import TrainingLog
+from jobs.training.run import model_config_for, parse_workers, resolve_settings
 from yolact.checkpoint import load_checkpoint
 from yolact.coco import AnnotatedImages
 

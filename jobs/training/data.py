@@ -60,7 +60,7 @@ def open_image_set(
         problems = find_problems(data, existing_files(images, data))
         reader: Callable[[str], bytes] = FolderImages(images)
     else:
-        from jobs.training_labels import read_label_annotations
+        from jobs.training.label_table import read_label_annotations
 
         data, reader = read_label_annotations(annotations, score_threshold)
         problems = find_problems(data)

@@ -15,10 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from jobs.training_data import ImageSet, build_loader, window_config
-from jobs.training_log import TrainingLog
-from jobs.training_state import TrainingState
-from jobs.validation import score_table, validate
+from jobs.training.data import ImageSet, build_loader, window_config
+from jobs.training.log import TrainingLog
+from jobs.training.state import TrainingState
+from jobs.training.validation import score_table, validate
 from yolact.config import YolactConfig
 from yolact.dataset import TrainingBatch
 from yolact.initial_weights import initialise

@@ -19,11 +19,11 @@ import ray.train.torch
 from jobs import storage
 from jobs.errors import EXIT_OK, JobError, UsageError
 from jobs.ray_session import ray_session
-from jobs.recipes import RECIPES, REFERENCE_BATCH, TrainingRecipe
 from jobs.train import TrainConfig
-from jobs.training_data import open_image_set
-from jobs.training_loop import RunPlan, train_worker
-from jobs.training_state import MODEL_FILE
+from jobs.training.data import open_image_set
+from jobs.training.loop import RunPlan, train_worker
+from jobs.training.recipes import RECIPES, REFERENCE_BATCH, TrainingRecipe
+from jobs.training.state import MODEL_FILE
 from yolact.coco import AnnotatedImages
 from yolact.config import YolactConfig, get_config
 from yolact.files import read_bytes

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch.distributed
 
-from jobs.training_data import ImageSet
+from jobs.training.data import ImageSet
 from yolact.coco import coco_json
 from yolact.evaluation import CocoScores, DetectedInstance, evaluate_instances
 from yolact.images import decode_image

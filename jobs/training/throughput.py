@@ -1,6 +1,6 @@
 """Training throughput of `yolact train` beside a bare PyTorch loop over the same loader.
 
-    python -m jobs.training_bench --annotations instances_train.json --images train/ --config nuclei --steps 60
+    python -m jobs.training.throughput --annotations instances_train.json --images train/ --config nuclei --steps 60
 
 Both run the same steps on the same cores, one after the other; the first 20 steps (compilation, caches, filling the
 loader) are left out. Expect a ratio of at least 0.9 on a quiet machine.
@@ -43,8 +43,8 @@ def bare_loop(config: TrainingBenchConfig) -> float:
     import torch
 
     from jobs.train import TrainConfig
-    from jobs.training_data import build_loader, open_image_set, window_config
-    from jobs.training_run import model_config_for, resolve_settings
+    from jobs.training.data import build_loader, open_image_set, window_config
+    from jobs.training.run import model_config_for, resolve_settings
     from yolact.initial_weights import initialise
     from yolact.losses import YolactWithLoss
     from yolact.model import build_yolact
@@ -104,7 +104,7 @@ def ray_loop(config: TrainingBenchConfig) -> float:
         subprocess.run([sys.executable, "-W", "ignore", "-m", "jobs", "train", *arguments], check=True)
         lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
     times = {values["step"]: values["time"] for values in map(json.loads, lines)}
-    from jobs.recipes import RECIPES
+    from jobs.training.recipes import RECIPES
 
     batch_size = RECIPES[config.config if config.config in RECIPES else "paper"].batch_size
     return config.steps * batch_size / float(times[last_step] - times[WARMUP_STEPS])

@@ -1,0 +1,1 @@
+"""The training job: data at URIs, the loop of a worker, checkpoints, validation, what a run tells."""
