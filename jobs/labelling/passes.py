@@ -21,8 +21,8 @@ from jobs.labelling.unit import UnitRecord
 
 log = logging.getLogger(__name__)
 
-#: so many units in a row that cannot be reached mean that the store is gone, and the rest is left for another run
-_UNREACHABLE_IN_A_ROW = 20
+#: so many units in a row that cannot be reached, each after its retries, mean that the store is gone
+_UNREACHABLE_IN_A_ROW = 8
 _PUBLISHING_AT_ONCE = 2
 
 
@@ -111,15 +111,16 @@ class Passes:
         self._done = done
         self.totals = Totals()
         self.problems: dict[int, UnitRecord] = {}
+        self.store_answered = True
 
     def run(self) -> list[int]:
         """One pass over all, a careful one over what it left; returns the units still missing."""
         for number in [number for number, units in self._left.items() if not units]:
             self._publisher.submit(self._parts[number])
-        self._pass(careful=False)
-        if missing := self._missing():
+        self.store_answered = self._pass(careful=False)
+        if self.store_answered and (missing := self._missing()):
             log.info("%d units did not come through; trying them again, one image at a time", len(missing))
-            self._pass(careful=True)
+            self.store_answered = self._pass(careful=True)
         self._publisher.drain()
         return self._missing()
 
@@ -140,7 +141,8 @@ class Passes:
                 total += sum(unit in chosen for unit in table["unit"].to_pylist())
         return total
 
-    def _pass(self, *, careful: bool) -> None:
+    def _pass(self, *, careful: bool) -> bool:
+        """Whether the store answered; where it does not, the rest of the pass is left for another run."""
         in_a_row = 0
         for record in self._pipeline.run(self._missing(), careful=careful):
             self._lease.check()
@@ -155,7 +157,8 @@ class Passes:
             self._publisher.poll()
             if in_a_row >= _UNREACHABLE_IN_A_ROW:
                 log.warning("the store does not answer: %s", record.problem)
-                return
+                return False
+        return True
 
     def _committed(self, record: UnitRecord) -> None:
         part = record.unit // UNITS_PER_PART

@@ -259,7 +259,9 @@ class _LabelRun:
         problems = [passes.problems[unit] for unit in missing if unit in passes.problems]
         reasons = [problem.problem for problem in problems] + unpublished
         images = passes.images_in(missing)
-        again = all(problem.unreachable for problem in problems) and len(problems) == len(missing)
+        # units whose workers died left no record; those a silent store kept from being tried are no failure
+        known = len(problems) == len(missing) or not passes.store_answered
+        again = known and all(problem.unreachable for problem in problems)
         print(
             f"yolact: {images:,} images have no labels yet"
             + (f" ({len(unpublished)} parts unpublished)" if unpublished else "")
