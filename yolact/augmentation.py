@@ -135,7 +135,7 @@ def _microscopy(sample: Sample, window_scale: float = 1.0) -> Sample:
 
 
 #: side of the window that becomes the network input, as a share of the picture's sides
-WINDOW_SHARE = (0.55, 1.25)
+WINDOW_SHARE = (0.6, 1.7)
 #: further factor between the window's two sides
 WINDOW_STRETCH = (0.85, 1.18)
 

@@ -306,18 +306,20 @@ _ALL = (
         protonet_channels=96,
     ),
     YolactConfig(
-        # nuclei: hundreds of small round objects, hence fine anchors from stride 4 on and prototypes at stride 2
+        # nuclei: hundreds of small round objects, hence fine anchors from stride 4 on and prototypes at stride 2;
+        # pictures of 1,024 px and more must not be shrunk, since their nuclei are 7 to 25 px wide
         name="nuclei",
-        input_size=768,
+        input_size=1024,
         backbone="mobilenetv2",
         class_names=("nucleus",),
-        anchors=AnchorConfig(_octave_thirds(12.0, 24.0, 48.0, 96.0), ratios=(1.0,)),
-        fpn_channels=96,
-        head_channels=96,
+        anchors=AnchorConfig(_octave_thirds(10.0, 20.0, 44.0, 96.0), ratios=(1.0,)),
+        fpn_channels=64,
+        head_channels=64,
         head_levels=(2, 3, 4, 5),
         protonet_level=2,
-        protonet_channels=48,
+        protonet_channels=32,
         protonet_depth=(2, 1),
+        num_prototypes=16,
         max_masks_per_image=300,
         nms=NmsConfig(top_k=500, max_detections=500),
     ),
