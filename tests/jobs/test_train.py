@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from label_tables import CLASS_NAMES, instance, row, write_labels
 from PIL import Image
+from stand_in import official_stand_in
 from training_cases import draw_plates, read_metrics, tiny_config
 
 from jobs.errors import JobError, UsageError
@@ -18,6 +20,7 @@ from jobs.training.log import TrainingLog
 from jobs.training.run import model_config_for, parse_workers, resolve_settings
 from yolact.checkpoint import load_checkpoint
 from yolact.coco import AnnotatedImages
+from yolact.config import CONFIGS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn of their own affairs
 
@@ -150,6 +153,40 @@ def test_labels_can_be_learnt_from(local_ray, tmp_path):
     assert run(train_config(tmp_path, labelled, max_steps=2, batch_size=2)) == 0
     model = load_checkpoint(tmp_path / "run" / "last.safetensors")
     assert model.config.class_names == CLASS_NAMES
+
+
+def test_everything_of_a_run_can_stand_in_an_object_store(local_ray, s3, tmp_path, plates, capsys):
+    lake = s3.prefix("train")
+    filesystem = s3.filesystem()
+    filesystem.put(plates["images"], f"{lake}/images", recursive=True)
+    filesystem.put(plates["annotations"], f"{lake}/truth.json")
+    there = {"annotations": f"{lake}/truth.json", "images": f"{lake}/images"}
+    options = {
+        "val_annotations": there["annotations"],
+        "val_images": there["images"],
+        "output": f"{lake}/runs/first",
+        "max_steps": 4,
+    }
+    assert run(train_config(tmp_path, there, **options, stop_after=2)) == 0
+    assert run(train_config(tmp_path, there, **options)) == 0
+    assert "going on from step 2" in capsys.readouterr().out
+    for name in ("best", "last"):
+        assert load_checkpoint(f"{lake}/runs/first/{name}.safetensors").config.class_names == ("nucleus",)
+    lines = filesystem.cat_file(f"{lake}/runs/first/metrics.jsonl").decode().splitlines()
+    assert [values["step"] for values in map(json.loads, lines) if "loss" in values] == [1, 2, 3, 4]
+    assert filesystem.ls(f"{lake}/runs/first/tensorboard")
+
+
+def test_fine_tuning_from_an_official_file_says_what_it_re_made(local_ray, tmp_path, plates, capsys):
+    small = replace(CONFIGS["yolact_resnet50"], name="small", input_size=138, official=None)
+    (tmp_path / "small.json").write_text(json.dumps(small.to_dict()))
+    official = official_stand_in("yolact_resnet50", tmp_path)
+    options = {"config": str(tmp_path / "small.json"), "init_weights": str(official), "freeze_batch_norm": True}
+    assert run(train_config(tmp_path, plates, **options, max_steps=2, batch_size=2)) == 0
+    printed = capsys.readouterr().out
+    assert "4 re-made (head.class_layer.weight, head.class_layer.bias, semantic.weight, semantic.bias)" in printed
+    assert "not in it" not in printed
+    assert load_checkpoint(tmp_path / "run/last.safetensors").config.class_names == ("nucleus",)
 
 
 def test_lines_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path):
