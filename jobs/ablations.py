@@ -1,6 +1,6 @@
-"""The paper's ablations that need no training: kinds of NMS, and masks with and without the crop.
+"""The paper's ablations that need no training: kinds of NMS, masks with and without the crop, size of the input.
 
-    python -m jobs.ablations --annotations instances_val.json --images val/
+    python -m jobs.ablations --annotations instances_val.json --images val/ --input-sizes 768 1024
 
 Prints a Markdown table of AP and of the time of the suppression itself, taken on raw predictions of the same images.
 """
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.training.data import ImageSet
-    from yolact.evaluation import CocoScores
     from yolact.model import Yolact
     from yolact.nms import NmsKind
 
@@ -34,6 +33,8 @@ class AblationsConfig:
     """detections per image that count"""
     limit: int | None = None
     """first so many images only"""
+    input_sizes: tuple[int, ...] = ()
+    """measure these sides of the network input instead of the kinds of NMS; anchors keep their size in its pixels"""
 
 
 def main() -> None:
@@ -47,30 +48,45 @@ def main() -> None:
     images = open_image_set(config.annotations, config.images, "evaluation set")
     images = replace(images, data=replace(images.data, images=images.data.images[: config.limit]))
     model, _ = load_model(config.weights, config.config)
+    if config.input_sizes:
+        compare_input_sizes(model, images, config)
+    else:
+        compare_nms_and_crop(model, images, config)
+
+
+def compare_input_sizes(model: Yolact, images: ImageSet, config: AblationsConfig) -> None:
+    """A row per input size."""
+    print("| input px | mask AP | mask AP50 | mask AP75 | box AP |")
+    print("|---|---|---|---|---|")
+    for size in config.input_sizes:
+        scores = variant_scores(model, images, "fast", config.max_detections, input_size=size)
+        print(f"| {size} | {scores} |", flush=True)
+
+
+def compare_nms_and_crop(model: Yolact, images: ImageSet, config: AblationsConfig) -> None:
+    """A row per kind of NMS with cropped masks, and one without the crop."""
     kinds: tuple[NmsKind, ...] = ("fast", "standard", "fast-cross-class")
     milliseconds = nms_times(model, images, kinds)
     print("| masks | NMS | mask AP | mask AP50 | mask AP75 | box AP | NMS ms/image |")
     print("|---|---|---|---|---|---|---|")
     for crop, nms in [(True, kind) for kind in kinds] + [(False, kinds[0])]:
-        mask, box = variant_scores(model, images, nms, crop, config.max_detections)
-        numbers = " | ".join(f"{100 * value:.2f}" for value in (mask.ap, mask.ap50, mask.ap75, box.ap))
-        print(f"| {'cropped' if crop else 'not cropped'} | {nms} | {numbers} | {milliseconds[nms]:.2f} |", flush=True)
+        scores = variant_scores(model, images, nms, config.max_detections, crop_masks=crop)
+        print(f"| {'cropped' if crop else 'not cropped'} | {nms} | {scores} | {milliseconds[nms]:.2f} |", flush=True)
 
 
-def variant_scores(
-    model: Yolact, images: ImageSet, nms: NmsKind, crop: bool, max_detections: int
-) -> tuple[CocoScores, CocoScores]:
-    """Mask and box scores of a variant."""
+def variant_scores(model: Yolact, images: ImageSet, nms: NmsKind, max_detections: int, **changes: Any) -> str:
+    """Mask AP, AP50, AP75 and box AP, as cells, of the model's weights under another config."""
     from jobs.training.validation import detect_images
     from yolact.coco import coco_json
     from yolact.evaluation import evaluate_instances
     from yolact.model import build_yolact
 
-    variant = build_yolact(replace(model.config, crop_masks=crop))
+    variant = build_yolact(replace(model.config, **changes))
     variant.load_state_dict(model.state_dict())
     found = list(detect_images(variant, images, "cpu", range(len(images.data.images)), nms=nms))
     scores = evaluate_instances(coco_json(images.data), found, max_detections)
-    return scores["mask"], scores["box"]
+    mask, box = scores["mask"], scores["box"]
+    return " | ".join(f"{100 * value:.2f}" for value in (mask.ap, mask.ap50, mask.ap75, box.ap))
 
 
 def nms_times(model: Yolact, images: ImageSet, kinds: tuple[NmsKind, ...], rounds: int = 5) -> dict[str, float]:
