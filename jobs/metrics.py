@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,15 +80,6 @@ class JobMetrics:
     def stage_seconds(self, stage: str, seconds: float) -> None:
         """Record how long one unit or batch spent in a stage."""
         self._record("observe", "yolact_stage_seconds", float(seconds), stage=stage)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Record the wall time of a `with` block as the stage's seconds, also when it raises."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stage_seconds(stage, time.perf_counter() - start)
 
     def batch_fill(self, images: int, batch_size: int) -> None:
         """Count a model batch of so many images and the room it had; the ratio of the two counters is the fill."""

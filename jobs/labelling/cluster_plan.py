@@ -50,19 +50,6 @@ class Plan:
         return f"{actors} model actor{'s' * (self.max_actors > 1)} ({where}), up to {self.decode_tasks} decode tasks"
 
 
-def parse_num_actors(text: str | None) -> tuple[int, int] | None:
-    """`N` or `MIN:MAX` to (min, max); None stays None. Raises `UsageError`."""
-    if text is None:
-        return None
-    pieces = text.split(":")
-    if len(pieces) > 2 or not all(piece.isdigit() for piece in pieces) or int(pieces[0]) < 1:
-        raise UsageError(f"--num-actors {text}: give a number such as 4, or a range such as 2:8")
-    low, high = int(pieces[0]), int(pieces[-1])
-    if high < low:
-        raise UsageError(f"--num-actors {text}: the range must go from low to high")
-    return low, high
-
-
 def make_plan(nodes: Sequence[Node], *, device: str, actors: tuple[int, int] | None, autoscaling: bool) -> Plan:
     """Share the cluster between decoding and the model.
 

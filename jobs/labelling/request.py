@@ -10,9 +10,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs.count_range import parse_count_range
 from jobs.errors import UsageError
 from jobs.labelling import run_record
-from jobs.labelling.cluster_plan import parse_num_actors
 from jobs.labelling.listing import compare, listing_digest
 from jobs.labelling.manifest import read_generations
 from jobs.labelling.output import Output
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 
 def check_options(config: LabelConfig) -> None:
     """Raise `UsageError` for values no run can have."""
-    parse_num_actors(config.num_actors)
+    if config.num_actors is not None:
+        parse_count_range("--num-actors", config.num_actors)
     for name in ("score_threshold", "max_error_rate"):
         if not 0 <= getattr(config, name) <= 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: must lie between 0 and 1")

@@ -109,13 +109,15 @@ class _LabelRun:
         self._labelled = [source for source in self.sources if source not in unlabelled]
         model = self.model.load()
 
-        from jobs.labelling.cluster_plan import make_plan, parse_num_actors
+        from jobs.count_range import parse_count_range
+        from jobs.labelling.cluster_plan import make_plan
         from jobs.labelling.relabel import remove_strays, replace_changed
         from jobs.ray_session import alive_nodes, free_resources, is_autoscaling, ray_session
 
         # Ray sets its own handler for SIGTERM when it starts, which aborts
         with ray_session(self.config.address), stopped_by_sigterm():
-            actors = parse_num_actors(self.config.num_actors)
+            asked = self.config.num_actors
+            actors = None if asked is None else parse_count_range("--num-actors", asked)
             nodes = alive_nodes()
             if len(nodes) > 1 and self.output.is_local:
                 log.warning("%s must be a disk that all %d nodes share", self.output.uri, len(nodes))

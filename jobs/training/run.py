@@ -17,6 +17,7 @@ import ray.train
 import ray.train.torch
 
 from jobs import storage
+from jobs.count_range import parse_count_range
 from jobs.errors import EXIT_OK, JobError, UsageError
 from jobs.ray_session import ray_session
 from jobs.train import TrainConfig
@@ -37,7 +38,7 @@ def run_training(config: TrainConfig) -> int:
     """See `jobs.train.run`."""
     config = _with_absolute_paths(config)
     settings = resolve_settings(config)
-    workers = parse_workers(config.num_workers)
+    workers = parse_count_range("--num-workers", config.num_workers)
     train = open_image_set(
         config.annotations,
         config.images,
@@ -70,7 +71,7 @@ def run_training(config: TrainConfig) -> int:
             validation=validation,
             output=config.output,
             provenance=_provenance(config, settings, train.data),
-            threads_per_worker=config.cpus_per_worker or _cpus_per_worker(config, workers),
+            threads_per_worker=config.cpus_per_worker or _cpus_per_worker(workers),
             board=board,
         )
         objects = sum(len(image.annotations) for image in train.data.images)
@@ -171,18 +172,7 @@ class Ticker:
             print(line, flush=True)
 
 
-def parse_workers(text: str) -> int | tuple[int, int]:
-    """`N`, or `MIN:MAX` as (min, max). Raises `UsageError`."""
-    pieces = text.split(":")
-    if len(pieces) > 2 or not all(piece.isdigit() and int(piece) > 0 for piece in pieces):
-        raise UsageError(f"--num-workers {text}: give a number such as 2, or a range such as 2:8")
-    low, high = int(pieces[0]), int(pieces[-1])
-    if high < low:
-        raise UsageError(f"--num-workers {text}: the range must go from low to high")
-    return low if low == high else (low, high)
-
-
-def _trainer(config: TrainConfig, plan: RunPlan, workers: int | tuple[int, int]) -> ray.train.torch.TorchTrainer:
+def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ray.train.torch.TorchTrainer:
     parent, _, name = config.output.rstrip("/").rpartition("/")
     storage_path, filesystem = parent, None
     if "://" in parent:
@@ -193,7 +183,7 @@ def _trainer(config: TrainConfig, plan: RunPlan, workers: int | tuple[int, int])
         train_loop_config={"plan": plan},
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
+            num_workers=workers[0] if workers[0] == workers[1] else workers,
             use_gpu=config.use_gpu,
             resources_per_worker={"CPU": 1, **({"GPU": 1} if config.use_gpu else {})},
         ),
@@ -250,9 +240,8 @@ def _provenance(config: TrainConfig, settings: dict[str, Any], train: AnnotatedI
     }
 
 
-def _cpus_per_worker(config: TrainConfig, workers: int | tuple[int, int]) -> int:
-    most = workers if isinstance(workers, int) else workers[1]
-    return max(1, (os.cpu_count() or 1) // most)
+def _cpus_per_worker(workers: tuple[int, int]) -> int:
+    return max(1, (os.cpu_count() or 1) // workers[1])
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.errors import UsageError
-from jobs.labelling.cluster_plan import make_plan, parse_num_actors
+from jobs.labelling.cluster_plan import make_plan
 from jobs.ray_session import Node
 
 
@@ -45,14 +45,3 @@ def test_a_busy_cluster_is_told():
     plan = make_plan([Node(2, 0)], device="cpu", actors=None, autoscaling=False)
     assert plan.waits_for(Node(2, 0)) is None
     assert "0 CPUs and 0 GPUs are free" in plan.waits_for(Node(0, 0))
-
-
-@pytest.mark.parametrize(("text", "expected"), [(None, None), ("4", (4, 4)), ("2:8", (2, 8))])
-def test_num_actors(text, expected):
-    assert parse_num_actors(text) == expected
-
-
-@pytest.mark.parametrize("text", ["0", "a", "4:2", "1:2:3", "-1", ""])
-def test_bad_num_actors(text):
-    with pytest.raises(UsageError, match="--num-actors"):
-        parse_num_actors(text)

@@ -21,8 +21,7 @@ def test_every_call_is_a_no_op_outside_ray():
     metrics.batch_fill(3, 8)
     metrics.gpu_memory()
     metrics.losses({"mask": 1.0})
-    with pytest.raises(ZeroDivisionError), metrics.timed("decode"):
-        _ = 1 // 0
+    metrics.stage_seconds("decode", 0.1)
     assert pickle.loads(pickle.dumps(metrics)) == metrics
 
 
@@ -46,8 +45,7 @@ class Stage:
         self.metrics.instances(7)
         self.metrics.retry("throttled", 3)
         self.metrics.batch_fill(4, 8)
-        with self.metrics.timed("decode"):
-            pass
+        self.metrics.stage_seconds("decode", 0.1)
 
 stage = Stage.remote(JobMetrics("label", "run-1"))
 ray.get(stage.work.remote())

@@ -17,7 +17,7 @@ from training_cases import draw_plates, read_metrics, tiny_config
 from jobs.errors import JobError, UsageError
 from jobs.train import TrainConfig, run
 from jobs.training.log import TrainingLog
-from jobs.training.run import model_config_for, parse_workers, resolve_settings
+from jobs.training.run import model_config_for, resolve_settings
 from yolact.checkpoint import load_checkpoint
 from yolact.coco import AnnotatedImages
 from yolact.config import CONFIGS
@@ -46,10 +46,6 @@ def test_bad_settings_are_bad_usage():
         resolve_settings(config(max_steps=0))
     with pytest.raises(UsageError, match="unknown config 'yolo'"):
         model_config_for(config(config="yolo"), AnnotatedImages((), {1: "a"}))
-    for text in ("x", "0", "3:2", "1:2:3"):
-        with pytest.raises(UsageError, match="--num-workers"):
-            parse_workers(text)
-    assert (parse_workers("2"), parse_workers("1:4"), parse_workers("3:3")) == (2, (1, 4), 3)
 
 
 def test_windows_larger_than_the_input_are_bad_usage(tmp_path, plates):
