@@ -7,8 +7,6 @@ import pickle
 import subprocess
 import sys
 
-import pytest
-
 from jobs.metrics import METRICS, JobMetrics
 
 
