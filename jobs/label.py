@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jobs.logs import LogFormat
+
 
 @dataclass(frozen=True)
 class LabelConfig:
@@ -57,6 +59,8 @@ class LabelConfig:
     """Images committed at once; 64, and fewer in a small lake, if not given."""
     images_per_part: int = 65_536
     """Images of one published file, about."""
+    log_format: LogFormat = "text"
+    """The log on stderr: text for people, or json lines with the run's id for a log collector."""
     address: str = "auto"
     """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
 

@@ -66,5 +66,18 @@ class LabelProgress:
 
     def _print_lines(self) -> None:
         while not self._stop.wait(LINE_SECONDS):
-            notes = f", {self._notes}" if self._notes else ""
-            log.info("%s of %s images, %.1f images/s%s", f"{self._done:,}", f"{self._total:,}", self._rate(), notes)
+            self._print_line()
+        self._print_line()
+
+    def _print_line(self) -> None:
+        rate = self._rate()
+        notes = f", {self._notes}" if self._notes else ""
+        fields = {"done": self._done, "total": self._total, "images_per_second": round(rate, 3), "notes": self._notes}
+        log.info(
+            "%s of %s images, %.1f images/s%s",
+            f"{self._done:,}",
+            f"{self._total:,}",
+            rate,
+            notes,
+            extra={"fields": fields},
+        )

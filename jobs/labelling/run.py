@@ -23,6 +23,7 @@ from jobs.labelling.manifest import Generation, read_generations
 from jobs.labelling.output import Output
 from jobs.labelling.request import check_options, finished_run, make_identity, report_changed
 from jobs.lake import ParquetColumns, Source
+from jobs.logs import configure_logging
 from jobs.model_source import ModelSource, resolve_model
 from jobs.schema import SCHEMA_VERSION
 
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 def label_lake(config: LabelConfig) -> int:
     """What `jobs.label.run` does. Needs neither torch nor Ray to see that a finished run has nothing to do."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    configure_logging(config.log_format)
     check_options(config)
     output = Output.at(config.output)
     try:
@@ -46,6 +47,7 @@ def label_lake(config: LabelConfig) -> int:
         sources = lake.expand_inputs(config.inputs, exclude=output.uri)
         model = resolve_model(config.config, config.weights)
         identity = make_identity(config, model)
+        configure_logging(config.log_format, run_record.run_id(output, identity))
         record = run_record.read(output)
         if record is not None:
             run_record.check_identity(output, record, identity)
@@ -146,6 +148,7 @@ class _LabelRun:
         self.record = {
             "schema_version": SCHEMA_VERSION,
             "status": "running",
+            "run_id": run_record.run_id(self.output, self.identity),
             "identity_sha256": run_record.identity_hash(self.identity),
             "identity": self.identity,
             "model": self.model.config.name,
@@ -164,7 +167,8 @@ class _LabelRun:
             "runs": self.record.get("runs", []),
         }
         run_record.write(self.output, self.record)
-        log.info("%s, %s on %s: %s", self.model.config.name, precision, plan.device, plan.describe())
+        model = self.model.config.name
+        log.info("run %s: %s, %s on %s, %s", self.record["run_id"], model, precision, plan.device, plan.describe())
 
     @property
     def _columns(self) -> ParquetColumns:
@@ -225,7 +229,7 @@ class _LabelRun:
             settings.make_predictor,
             self.model.config.class_names,
             metadata,
-            JobMetrics("label", self.record["identity_sha256"][:12]),
+            JobMetrics("label", self.record["run_id"]),
             plan,
         )
         total = sum(part.images for part in parts)

@@ -21,6 +21,11 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+def run_id(output: Output, identity: Mapping[str, Any]) -> str:
+    """What log lines and metrics call this run: the same after a resume, another for another OUTPUT or model."""
+    return hashlib.sha256(f"{output.uri} {identity_hash(identity)}".encode()).hexdigest()[:12]
+
+
 def versions() -> dict[str, str]:
     return {package: importlib.metadata.version(package) for package in _PACKAGES}
 
