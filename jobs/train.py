@@ -26,7 +26,7 @@ class TrainConfig:
     """folder or URI of the run: checkpoints, metrics and the final model"""
     config: str | None = None
     """model config, e.g. nuclei or yolact_resnet50, or a JSON file of one; its classes become those of the annotations;
-    may be left out where --init-weights is an own checkpoint"""
+    may be left out where --init-weights names a config or is an own checkpoint"""
     images: str | None = None
     """folder or URI with the images; may be left out for a label table, which knows where they are"""
     val_annotations: str | None = None
@@ -34,9 +34,10 @@ class TrainConfig:
     val_images: str | None = None
     """folder or URI with the validation images"""
     init_weights: str = "imagenet"
-    """where to start: imagenet, random, or a file: backbone state dict, official release, own checkpoint"""
+    """where to start: imagenet, random, a config with shipped or published weights such as nuclei or yolact_base, or a
+    file: backbone state dict, official release, own checkpoint"""
     recipe: str | None = None
-    """paper or nuclei; None takes the recipe named like the config, else paper"""
+    """paper or nuclei; None takes the recipe named like the config (or the initial weights), else paper"""
     num_workers: str = "1"
     """training processes: N, or MIN:MAX to grow and shrink with the cluster"""
     cpus_per_worker: int | None = None

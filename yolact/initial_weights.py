@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from yolact.config import CONFIGS
 from yolact.files import read_bytes
 from yolact.model import Yolact
 from yolact.official_weights import convert_official, is_official, load_backbone_weights, read_pytorch_file
-from yolact.weights_file import is_own_checkpoint
+from yolact.weights_file import is_own_checkpoint, resolve_weights
 
 #: fills the backbone with torchvision's ImageNet weights, downloaded once
 IMAGENET = "imagenet"
@@ -56,9 +57,10 @@ def initialise(model: Yolact, source: str | os.PathLike[str]) -> InitialWeights:
 
     Args:
         model: filled in place.
-        source: "imagenet", "random", or a path or URI of: an own checkpoint, an official release file, or a state
-            dict of the backbone in torchvision's names. Of a whole model every tensor of the same name and shape is
-            taken over, so that the class layer alone is re-made for another class count.
+        source: "imagenet", "random", the name of a config with shipped or published weights, or a path or URI of: an
+            own checkpoint, an official release file, or a state dict of the backbone in torchvision's names. Of a
+            whole model every tensor of the same name and shape is taken over, so that the class layer alone is re-made
+            for another class count.
 
     Raises:
         ValueError: if the file cannot be read, or nothing of it fits the model.
@@ -66,7 +68,10 @@ def initialise(model: Yolact, source: str | os.PathLike[str]) -> InitialWeights:
     name = os.fspath(source)
     if name == RANDOM:
         return InitialWeights(name, (), (), tuple(model.state_dict()), ())
-    state = _imagenet_state(model.config.backbone) if name == IMAGENET else _read_state(name)
+    if name == IMAGENET:
+        state = _imagenet_state(model.config.backbone)
+    else:
+        state = _read_state(str(resolve_weights(CONFIGS[name])) if name in CONFIGS else name)
     if not any(key.startswith("head.") for key in state):
         load_backbone_weights(model, state)
         own = tuple(model.state_dict())

@@ -26,7 +26,7 @@ from jobs.training.loop import RunPlan, train_worker
 from jobs.training.recipes import RECIPES, REFERENCE_BATCH, TrainingRecipe
 from jobs.training.state import MODEL_FILE
 from yolact.coco import AnnotatedImages
-from yolact.config import YolactConfig, get_config
+from yolact.config import CONFIGS, YolactConfig, get_config
 from yolact.files import read_bytes
 from yolact.initial_weights import IMAGENET, RANDOM
 from yolact.weights_file import read_own_header
@@ -87,7 +87,8 @@ def resolve_settings(config: TrainConfig) -> dict[str, Any]:
     Raises:
         UsageError: for an unknown recipe or values that cannot be.
     """
-    name = config.recipe or (config.config if config.config is not None and config.config in RECIPES else "paper")
+    model = config.config or config.init_weights
+    name = config.recipe or (model if model in RECIPES else "paper")
     if name not in RECIPES:
         raise UsageError(f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}")
     settings = asdict(config)
@@ -123,6 +124,8 @@ def model_config_for(config: TrainConfig, train: AnnotatedImages) -> YolactConfi
 def _base_config(config: TrainConfig) -> YolactConfig:
     """The config before the data's classes are put in. Raises `ValueError`."""
     if config.config is None:
+        if config.init_weights in CONFIGS:
+            return CONFIGS[config.init_weights]
         if config.init_weights in (IMAGENET, RANDOM):
             raise ValueError("name a --config, or give an own checkpoint as --init-weights, which carries its config")
         return read_own_header(read_bytes(config.init_weights), config.init_weights)[0]
@@ -249,7 +252,7 @@ def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     changes = {}
     for name in ("annotations", "images", "val_annotations", "val_images", "output", "init_weights"):
         value = getattr(config, name)
-        if value is None or "://" in value or value in (IMAGENET, RANDOM):
+        if value is None or "://" in value or value in (IMAGENET, RANDOM, *CONFIGS):
             continue
         changes[name] = os.path.abspath(os.path.expanduser(value))
     return replace(config, **changes)

@@ -60,6 +60,16 @@ def test_backbone_state_dicts_fill_the_backbone(tmp_path, prefix):
     assert "head.class_layer.weight" in taken.missing
 
 
+def test_a_configs_own_weights_go_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("YOLACT_WEIGHTS", str(tmp_path))
+    official = official_stand_in("yolact_resnet50", tmp_path)
+    official.rename(tmp_path / CONFIGS["yolact_resnet50"].official.filename)
+    model = build_yolact(replace(CONFIGS["yolact_resnet50"], input_size=138))
+    taken = initialise(model, "yolact_resnet50")
+    assert len(taken.loaded) > 300
+    assert taken.remade == taken.missing == taken.left_out == ()
+
+
 def test_weights_of_another_backbone_are_refused(tmp_path):
     torch.save({"layer1.0.conv1.weight": torch.zeros(1)}, tmp_path / "resnet.pth")
     with pytest.raises(ValueError, match="not those of a mobilenetv2 backbone"):
