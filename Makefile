@@ -4,12 +4,13 @@ BIN := .venv/bin
 # the package and the tools are installed anew when what they are made from changes
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test lint typecheck imports unit test-slow format clean
+.PHONY: help setup demo test lint typecheck imports unit test-slow test-faults format clean
 
 help:
 	@echo "make demo       label a small sample lake and show the result"
 	@echo "make test       every check: lint, format, types, imports, tests"
 	@echo "make test-slow  the tests that take longer than a minute each"
+	@echo "make test-faults  kills at every moment, stores that misbehave, hostile images; writes docs/faults.md"
 	@echo "make format     format the code"
 
 setup: $(INSTALLED)
@@ -36,10 +37,15 @@ imports: $(INSTALLED)
 	$(BIN)/lint-imports
 
 unit: $(INSTALLED)
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not faults"
 
 test-slow: $(INSTALLED)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not faults"
+
+# the first two bring a Ray of their own each, and so come before those that share one
+test-faults: $(INSTALLED)
+	$(BIN)/pytest tests/jobs/test_fault_kills.py tests/jobs/test_fault_store.py tests/jobs/test_label_kills.py \
+		tests/jobs/test_storage_faults.py tests/jobs/test_lease.py tests/jobs/test_label_hostile.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

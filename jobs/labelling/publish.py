@@ -58,6 +58,10 @@ def count_rows(rows: pa.Table) -> Counts:
 def publish_part(output: Output, part: Part, metadata: dict[str, str]) -> Counts:
     """Write `labels/part-NNNNNN.parquet` from the staged units of `part`, then remove them. Idempotent."""
     uris = [output.staged_unit(unit) for unit in part.unit_numbers()]
+    if storage.exists(output.labels_part(part.number)):
+        # an earlier try was cut off while it removed them
+        storage.delete_objects(uris)
+        return read_counts(output, part.number)
     expected = tables.read(output.manifest_part(part.number))["image_id"]
     counts = Counts()
     written: list[pa.ChunkedArray] = []

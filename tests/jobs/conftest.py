@@ -8,7 +8,17 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+from fault_report import FaultReport
 from s3_server import S3Server
+
+
+@pytest.fixture(scope="session")
+def fault_report() -> Iterator[FaultReport]:
+    """Where fault tests put what they saw; docs/faults.md is written when all of them ran and held."""
+    report = FaultReport()
+    yield report
+    if report.is_whole():
+        report.write()
 
 
 @pytest.fixture(scope="session")
