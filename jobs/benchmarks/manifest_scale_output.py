@@ -1,0 +1,101 @@
+"""An OUTPUT in the middle of its work, of made-up ids, in the format that the label job has on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+
+from jobs import storage, tables
+from jobs.labelling import manifest
+from jobs.labelling.indexing import Sizes, source_table
+from jobs.labelling.manifest import Generation, Part
+from jobs.labelling.output import Output
+from jobs.labelling.publish import COUNTS_KEY, count_rows
+from jobs.lake import INDEX, Source, expand_inputs
+from jobs.schema import LABELS, STATUS_OK
+
+#: bytes of every shard and of every made-up image in it; no picture, so that each becomes a row of its own cheaply
+_BYTES = 512
+_IMAGES_PER_UNIT = 64
+
+
+def write_shards(lake: str, shards: int) -> list[Source]:
+    """`shards` small objects with names of tar shards, as the job lists them."""
+    for number in range(shards):
+        storage.put_atomic(f"{lake}/shard-{number:06d}.tar", bytes(_BYTES))
+    return expand_inputs([lake])
+
+
+def write_manifest(output: Output, sources: Sequence[Source], rows: int) -> Generation:
+    """A complete generation of `rows` images, dealt out to `sources` in order."""
+    sizes = Sizes()
+    cut = manifest.cut_parts(
+        _index(sources, rows),
+        first_part=0,
+        images_per_part=sizes.images_per_part,
+        images_per_unit=_IMAGES_PER_UNIT,
+        bytes_per_unit=sizes.bytes_per_unit,
+    )
+    parts = []
+    for part, table in cut:
+        manifest.write_part(output, part, table)
+        parts.append(part)
+    known = source_table(sources)
+    manifest.complete_generation(output, 0, known, parts)
+    return Generation(0, known, tuple(parts))
+
+
+def _index(sources: Sequence[Source], rows: int) -> Iterator[pa.Table]:
+    """What indexing would give for each shard; every image is said to be the shard's only bytes."""
+    starts = np.linspace(0, rows, len(sources) + 1).astype(np.int64)
+    for source, first, end in zip(sources, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        count = end - first
+        yield pa.table(
+            [
+                pa.array([f"{source.uri}#image-{number:09d}.jpg" for number in range(first, end)], pa.string()),
+                pa.array([source.uri] * count, pa.string()),
+                pa.array(np.zeros(count, np.int64)),
+                pa.array(np.full(count, _BYTES, np.int64)),
+                pa.array(np.full(count, source.size, np.int64)),
+                pa.array([source.etag] * count, pa.string()),
+                pa.nulls(count, pa.string()),
+            ],
+            schema=INDEX,
+        )
+
+
+def write_published(output: Output, part: Part) -> None:
+    """`part` in `labels/`, without instances, its books in the footer."""
+    rows = _rows(tables.read(output.manifest_part(part.number)))
+    rows = rows.replace_schema_metadata({COUNTS_KEY: json.dumps(asdict(count_rows(rows)))})
+    storage.put_atomic(
+        output.labels_part(part.number), tables.to_bytes(rows.replace_schema_metadata({COUNTS_KEY: counts}))
+    )
+
+
+def write_staged(output: Output, part: Part, units: int) -> None:
+    """The first `units` of `part` as committed, without instances."""
+    table = tables.read(output.manifest_part(part.number))
+    for unit in part.unit_numbers()[:units]:
+        rows = _rows(manifest.rows_of_unit(table, unit))
+        storage.put_atomic(output.staged_unit(unit), tables.to_bytes(rows))
+
+
+def _rows(manifest_rows: pa.Table) -> pa.Table:
+    count = manifest_rows.num_rows
+    return pa.table(
+        [
+            manifest_rows["image_id"],
+            manifest_rows["uri"],
+            pa.array([STATUS_OK] * count, pa.string()),
+            pa.nulls(count, pa.string()),
+            pa.array(np.full(count, 64, np.int32)),
+            pa.array(np.full(count, 64, np.int32)),
+            pa.array([[]] * count, LABELS.field("instances").type),
+        ],
+        schema=LABELS,
+    )
