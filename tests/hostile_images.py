@@ -6,6 +6,7 @@ import gzip
 import io
 import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -64,13 +65,15 @@ def hostile_files() -> tuple[HostileFile, ...]:
 
 
 def _no_images() -> Iterator[HostileFile]:
-    archive = b"PK\x03\x04\x14\0\0\0\0\0" + bytes(100)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(zipfile.ZipInfo("inside.jpg"), good_jpeg())
     yield HostileFile("empty.jpg", b"", "undecodable")
     yield HostileFile("zeros.jpg", bytes(5000), "undecodable")
     yield HostileFile("text.png", b"this is not the image you are looking for\n", "undecodable")
     yield HostileFile("page.jpg", b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>", "undecodable")
     yield HostileFile("error.webp", b'<?xml version="1.0"?><Error><Code>NoSuchKey</Code></Error>', "undecodable")
-    yield HostileFile("archive.jpg", archive, "undecodable")
+    yield HostileFile("archive.jpg", archive.getvalue(), "undecodable")
     yield HostileFile("gzipped.jpg", gzip.compress(good_jpeg(), mtime=0), "undecodable")
     yield HostileFile("random.jpg", np.random.default_rng(1).bytes(20_000), "undecodable")
     yield HostileFile("drawing.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "undecodable")
@@ -181,6 +184,7 @@ def hostile_shards() -> tuple[HostileShard, ...]:
         HostileShard(
             "truncated.tar", whole[: whole.index(b"good-2.jpg") + 512 + 300], (*rows[:2], (rows[2][0], "truncated"))
         ),
+        HostileShard("overlong.tar", _overlong(good), (*rows[:2], (rows[2][0], "truncated"))),
         HostileShard("lying.tar", _lying(good, 1), (rows[0], (rows[1][0], "truncated"), rows[2])),
         HostileShard("no-end.tar", whole[: -(-len(whole.rstrip(b"\0")) // 512) * 512], (*rows, ("", "truncated"))),
         HostileShard("nested.tar", nested, rows),
@@ -283,6 +287,17 @@ def tar_file(members: list[tuple[str, bytes]]) -> bytes:
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return stream.getvalue()
+
+
+def _overlong(members: list[tuple[str, bytes]]) -> bytes:
+    """A tar whose last member is said to go on far past the end of the archive."""
+    data = bytearray(tar_file(members))
+    name, body = members[-1]
+    info = tarfile.TarInfo(name)
+    info.size = len(body) + (1 << 40)
+    start = data.index(name.encode())
+    data[start : start + 512] = info.tobuf(tarfile.GNU_FORMAT)[:512]
+    return bytes(data)
 
 
 def _lying(members: list[tuple[str, bytes]], which: int) -> bytes:

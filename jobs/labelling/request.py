@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs import storage
 from jobs.count_range import parse_count_range
 from jobs.errors import UsageError
 from jobs.labelling import run_record
@@ -28,6 +29,12 @@ log = logging.getLogger(__name__)
 
 def check_options(config: LabelConfig) -> None:
     """Raise `UsageError` for values no run can have."""
+    for uri in (*config.inputs, config.output):
+        if storage.holds_credentials(uri):
+            raise UsageError(
+                f"{storage.without_credentials(uri)}: ids are made from addresses, so none may hold a password or a "
+                "signature; give credentials by the environment or the store's own files"
+            )
     if config.num_actors is not None:
         parse_count_range("--num-actors", config.num_actors)
     for name in ("score_threshold", "max_error_rate"):

@@ -6,6 +6,7 @@ from jobs.storage.errors import (
     StorageError,
     TransientStorageError,
     classify,
+    holds_credentials,
     one_line,
     without_credentials,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "classify",
     "delete_objects",
     "exists",
+    "holds_credentials",
     "iter_objects",
     "list_objects",
     "object_info",

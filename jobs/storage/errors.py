@@ -221,6 +221,14 @@ _ACCESS_KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
 _SECRET_NAME = re.compile(r"(?i)(ACCESS_KEY_ID|ACCESS_KEY|SECRET|_TOKEN|PASSWORD|_KEY)$")
 
 
+_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+
+
+def holds_credentials(uri: str) -> bool:
+    """Whether an address itself carries a password or a signature; such an address must not be written down."""
+    return bool(_PASSWORD.search(uri) or _SIGNED_QUERY.search(uri))
+
+
 def without_credentials(text: str) -> str:
     """`text` with signed query parameters, user:password@, AWS key ids and this environment's secrets blotted out."""
     text = _SIGNED_QUERY.sub(r"\1=***", text)

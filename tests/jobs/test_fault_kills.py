@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -104,11 +106,16 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
         environment.setenv("PYTHONPATH", str(FAULTS))
         environment.setenv("YOLACT_TEST_CONTROL", str(moments.folder))
         environment.setenv("RAY_worker_niceness", "0")
+        # worker processes that one cell leaves idle serve the next
+        environment.setenv("RAY_prestart_worker_first_driver", "0")
+        environment.setenv("RAY_idle_worker_killing_time_threshold_ms", "3600000")
         environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         environment.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         environment.setenv("OMP_WAIT_POLICY", "PASSIVE")
-        head = {"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False}
+        # a folder of its own, so that no other run takes this for the cluster of the machine; short, for its sockets
+        home = tempfile.mkdtemp(prefix="ray-")
+        head = {"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False, "temp_dir": home}
         cluster = Cluster(initialize_head=True, head_node_args=head)
         stage = Stage(cluster, s3, moments, lake, str(save_tiny_checkpoint(folder)), [], {})
         stage.add_node()
@@ -122,6 +129,7 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
         yield stage
         ray.shutdown()
         cluster.shutdown()
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def strike(stage: Stage, victim: str, pid: int) -> None:

@@ -26,7 +26,7 @@ def labelled(tmp_path, lake: str, name: str, checkpoint: str) -> dict[str, dict]
     return rows
 
 
-def test_every_hostile_file_has_its_status_and_its_neighbours_their_labels(tmp_path):
+def test_every_hostile_file_has_its_status_and_its_neighbours_their_labels(tmp_path, fault_report):
     checkpoint = str(save_tiny_checkpoint(tmp_path))
     neighbours = {f"zz-{name}": data for name, data in draw_pictures(8).items()}
     write_files(str(tmp_path / "clean"), neighbours)
@@ -54,3 +54,8 @@ def test_every_hostile_file_has_its_status_and_its_neighbours_their_labels(tmp_p
             assert (row["height"], row["width"], row["instances"]) == (None, None, [])
     # nothing was written where a member's name pointed to
     assert {path.name for path in tmp_path.iterdir()} == {"clean", "clean-out", "lake", "out", "tiny-0.safetensors"}
+    lake = f"{tmp_path}/lake/"
+    fault_report.expect("hostile", [image_id.removeprefix(lake) for image_id in expected])
+    for image_id, row in rows.items():
+        error = row["error"] and row["error"].replace(lake, "")
+        fault_report.record("hostile", image_id.removeprefix(lake), status=row["status"], error=error)
