@@ -45,7 +45,7 @@ class Moments:
         """Whoever stands still goes on, if the blow has left it alive."""
         (self.folder / "strike.json").unlink(missing_ok=True)
 
-    def wait(self, number: str, seconds: float = 150.0) -> int:
+    def wait(self, number: str, seconds: float = 400.0) -> int:
         """The process that reached the moment and stands still in it."""
         deadline = time.monotonic() + seconds
         path = self.folder / f"{number}-reached"

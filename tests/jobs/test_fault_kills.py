@@ -204,7 +204,7 @@ def test_a_blow_that_the_driver_survives(stage, fault_report, victim, moment):
         try:
             runs = run_to_the_end(stage, output)
         finally:
-            thread.join(200)
+            thread.join(420)
             if victim == "node" and len(stage.cluster.worker_nodes) < 2:
                 stage.add_node()
         time.sleep(1)  # the reader's last look
@@ -223,7 +223,7 @@ def test_a_driver_that_is_struck_is_resumed(stage, fault_report, victim, moment)
             stage.moments.wait(number)
             struck = time.monotonic()
             process.send_signal(DRIVERS[victim])
-            _, err = process.communicate(timeout=100)
+            _, err = process.communicate(timeout=150)
         left = time.monotonic() - struck
         assert not stage.s3.filesystem().exists(f"{output}/_SUCCESS")
         if victim == "driver, SIGTERM":

@@ -92,6 +92,7 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
         environment.setenv("PYTHONPATH", str(FAULTS))
         environment.setenv("YOLACT_TEST_RETRY", "5:60")
         environment.setenv("RAY_worker_niceness", "0")
+        environment.setenv("RAY_idle_worker_killing_time_threshold_ms", "3600000")
         environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         ray.init(
