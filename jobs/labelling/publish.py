@@ -58,10 +58,18 @@ def count_rows(rows: pa.Table) -> Counts:
 def publish_part(output: Output, part: Part, metadata: dict[str, str]) -> Counts:
     """Write `labels/part-NNNNNN.parquet` from the staged units of `part`, then remove them. Idempotent."""
     uris = [output.staged_unit(unit) for unit in part.unit_numbers()]
-    if storage.exists(output.labels_part(part.number)):
-        # an earlier try was cut off while it removed them
-        storage.delete_objects(uris)
-        return read_counts(output, part.number)
+    try:
+        counts = _write_part(output, part, metadata, uris)
+    except storage.ObjectMissingError:
+        # another try, cut off or still at work for a killed driver, has published them and begun to remove them
+        if not storage.exists(output.labels_part(part.number)):
+            raise
+        counts = read_counts(output, part.number)
+    storage.delete_objects(uris)
+    return counts
+
+
+def _write_part(output: Output, part: Part, metadata: dict[str, str], uris: list[str]) -> Counts:
     expected = tables.read(output.manifest_part(part.number))["image_id"]
     counts = Counts()
     written: list[pa.ChunkedArray] = []
@@ -80,7 +88,6 @@ def publish_part(output: Output, part: Part, metadata: dict[str, str]) -> Counts
                 f"Remove {output.staged_part(part.number)} and run again"
             )
         storage.upload_file(path, output.labels_part(part.number))
-    storage.delete_objects(uris)
     return counts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from jobs.lake.expand import expand_inputs
+from jobs.lake.expand import expand_inputs, folders_of
 from jobs.lake.fetch import Fetched, fetch_rows
 from jobs.lake.parquet_rows import index_parquet
 from jobs.lake.source import (
@@ -32,6 +32,7 @@ __all__ = [
     "Source",
     "expand_inputs",
     "fetch_rows",
+    "folders_of",
     "image_rows",
     "index_source",
     "kind_of",

@@ -52,6 +52,16 @@ def expand_inputs(
     return list(found.values())
 
 
+def folders_of(inputs: Sequence[str]) -> list[str]:
+    """The folders or prefixes in object stores that `inputs` will be looked for in, each once."""
+    folders = []
+    for argument in inputs:
+        if "://" in argument:
+            folder = re.split(r"[*?\[{]", argument, maxsplit=1)[0]
+            folders.append(folder if folder == argument else folder.rpartition("/")[0])
+    return list(dict.fromkeys(folders))
+
+
 def _source(item: ObjectInfo) -> Source:
     kind = kind_of(item.uri)
     assert kind is not None

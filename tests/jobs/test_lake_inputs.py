@@ -9,7 +9,7 @@ from lake_files import put
 
 from jobs import storage
 from jobs.errors import UsageError
-from jobs.lake import Source, expand_inputs
+from jobs.lake import Source, expand_inputs, folders_of
 from jobs.lake.expand import expand_braces
 
 
@@ -80,6 +80,11 @@ def test_many_shards_by_braces_cost_one_listing(folder, monkeypatch):
         put(f"{folder}/s-{number:03}.tar")
     monkeypatch.setattr("jobs.lake.expand.object_info", None)
     assert names(expand_inputs([f"{folder}/s-{{000..011}}.tar"]), folder) == [f"s-{n:03}.tar" for n in range(12)]
+
+
+def test_stores_are_asked_at_the_folder_before_any_pattern():
+    inputs = ["s3://lake/shards/{000..099}.tar", "s3://lake/*/a.jpg", "s3://lake/shards/x.tar", "photos/*.jpg"]
+    assert folders_of([*inputs, inputs[0]]) == ["s3://lake/shards", "s3://lake", "s3://lake/shards/x.tar"]
 
 
 def test_what_is_not_there_is_said(folder):
