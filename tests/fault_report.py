@@ -63,7 +63,7 @@ class FaultReport:
             "index) stood in OUTPUT. Runs of 24 images on a Ray cluster of three nodes with lake and OUTPUT on S3. A "
             "driver's recovery is counted from the start of the same command on the cluster that is still there. In "
             "every cell the rows equal an undisturbed run's to the bit, and a reader who looked at `labels/` "
-            f"four times a second ({sum(cell['looks'] for cell in cells.values()):,} looks) saw whole parts only and "
+            f"twice a second ({sum(cell['looks'] for cell in cells.values()):,} looks) saw whole parts only and "
             "no id twice."
         )
         yield ""

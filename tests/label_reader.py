@@ -10,7 +10,7 @@ from types import TracebackType
 import pyarrow.parquet as pq
 from s3_server import S3Server
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 
 
 class LabelReader:

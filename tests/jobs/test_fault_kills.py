@@ -72,7 +72,7 @@ class Stage:
         return [sys.executable, "-m", "jobs", "label", *config.inputs, *where, *sizes]
 
     def add_node(self) -> None:
-        self.cluster.add_node(num_cpus=2, object_store_memory=100 << 20)
+        self.cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
 
     def node_of(self, pid: int) -> Any:
         """The node that a worker process runs on; where that is the head, any other."""
