@@ -4,7 +4,7 @@ BIN := .venv/bin
 # the package and the tools are installed anew when what they are made from changes
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo test lint typecheck imports unit test-slow test-faults format clean
+.PHONY: help setup demo picture test lint typecheck imports unit test-slow test-faults format clean
 
 help:
 	@echo "make demo       label a small sample lake and show the result"
@@ -23,6 +23,10 @@ $(INSTALLED): pyproject.toml constraints.txt tests/readers.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python -m jobs demo --output demo
+
+# the picture of the report page in README.md and docs/report.md, taken anew
+picture: demo
+	$(BIN)/python tests/take_screenshot.py demo/report.html docs/images/report.png
 
 test: lint typecheck imports unit
 

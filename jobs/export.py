@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jobs.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, UsageError
+from jobs.logs import LogFormat, configure_logging, run_id
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class ExportConfig:
     """Write into an output that is not empty; files of the same name are replaced, others stay."""
     rows_per_task: int = 4096
     """Rows of the table that one Ray task takes, about."""
+    log_format: LogFormat = "text"
+    """The log on stderr: text for people, or json lines with the run's id for a log collector."""
     address: str = "auto"
     """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
 
@@ -59,6 +62,7 @@ def run(config: ExportConfig) -> int:
         raise UsageError(f"--tolerance {config.tolerance}: must be 0 or more pixels")
     if config.rows_per_task < 1:
         raise UsageError(f"--rows-per-task {config.rows_per_task}: must be at least 1")
+    configure_logging(config.log_format, run_id(config.output))
     written = export_labels(config)
     print(written.summary())
     return EXIT_TOO_MANY_BAD_IMAGES if written.unreadable else EXIT_OK

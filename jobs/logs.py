@@ -1,14 +1,28 @@
-"""The job's own log on stderr: lines for people, or JSON lines that carry the run's id."""
+"""The log of a job, on stderr of the driver and of its Ray workers: lines for people, or JSON lines for a collector.
+
+Text is quiet: the driver tells how far it is, workers warn. JSON tells more: workers also write a line for each unit,
+piece or start, into the files that Ray keeps of each process. The run's id stands in every line that is not for a
+person at a terminal.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import logging
 import sys
 import time
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 LogFormat = Literal["text", "json"]
+
+
+def run_id(*parts: str) -> str:
+    """What log lines and metrics call a run: follows from `parts`, such as its output, so that a resume keeps it."""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
 class JsonLines(logging.Formatter):
@@ -31,18 +45,47 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+@dataclass(frozen=True)
+class _Settings:
+    log_format: LogFormat = "text"
+    run: str = ""
+
+
+_settings = _Settings()
+
+
 def configure_logging(log_format: LogFormat, run: str = "") -> None:
     """Send the log of `jobs` to stderr and nothing else of anybody's below a warning.
 
-    Called again once the run's id is known; the last call counts.
+    Called again once the run's id is known; the last call counts, also for the workers of `in_worker`.
     """
-    formatter: logging.Formatter = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
-    if log_format == "json":
-        formatter = JsonLines(run)
+    global _settings
+    _settings = _Settings(log_format, run)
+    _send_to_stderr(_text_or_json(_settings, "%(asctime)s %(message)s"), logging.INFO)
+
+
+def in_worker(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function for a Ray worker, whose process then logs as this driver was told to."""
+    settings = _settings
+
+    @functools.wraps(function)
+    def logging_function(*args: Any, **kwargs: Any) -> Any:
+        level = logging.INFO if settings.log_format == "json" else logging.WARNING
+        _send_to_stderr(_text_or_json(settings, f"%(asctime)s {settings.run} %(message)s"), level)
+        return function(*args, **kwargs)
+
+    return logging_function
+
+
+def _text_or_json(settings: _Settings, text: str) -> logging.Formatter:
+    return JsonLines(settings.run) if settings.log_format == "json" else logging.Formatter(text, "%H:%M:%S")
+
+
+def _send_to_stderr(formatter: logging.Formatter, level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     handler.set_name("yolact")
     log = logging.getLogger("jobs")
     log.handlers = [other for other in log.handlers if other.get_name() != handler.get_name()]
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(level)

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 #: every metric, by its name in Ray; each also carries the tags `job` and `run`
 METRICS = {
-    "yolact_images": MetricSpec("Counter", "Images that became a row, by status: ok or why it failed", ("status",)),
+    "yolact_images": MetricSpec("Counter", "Images labelled or learnt from, by status: ok or why not", ("status",)),
     "yolact_instances": MetricSpec("Counter", "Instances found"),
     "yolact_retries": MetricSpec("Counter", "Attempts repeated after a transient failure", ("reason",)),
     "yolact_stage_seconds": MetricSpec("Histogram", "Seconds one unit or batch spent in a stage", ("stage",), _SECONDS),
@@ -66,7 +71,7 @@ class JobMetrics:
     run: str
 
     def images(self, count: int, status: str = "ok") -> None:
-        """Count images that became a row of this status."""
+        """Count images that became a row of this status, or that a training step learnt from."""
         self._count("yolact_images", count, status=status)
 
     def instances(self, count: int) -> None:
@@ -80,6 +85,23 @@ class JobMetrics:
     def stage_seconds(self, stage: str, seconds: float) -> None:
         """Record how long one unit or batch spent in a stage."""
         self._record("observe", "yolact_stage_seconds", float(seconds), stage=stage)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Record the wall time of a `with` block as the stage's seconds, also when it raises."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stage_seconds(stage, time.perf_counter() - start)
+
+    def waits(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
+        """The same items; how long each was waited for is recorded as the stage's seconds."""
+        start = time.perf_counter()
+        for item in items:
+            self.stage_seconds(stage, time.perf_counter() - start)
+            yield item
+            start = time.perf_counter()
 
     def batch_fill(self, images: int, batch_size: int) -> None:
         """Count a model batch of so many images and the room it had; the ratio of the two counters is the fill."""

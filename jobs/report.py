@@ -14,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import EXIT_OK, UsageError
+from jobs.logs import LogFormat, configure_logging, run_id
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class ReportConfig:
     """Weights for --prototypes, as in yolact label."""
     rows_per_task: int = 16_384
     """Rows of the table that one Ray task takes, about."""
+    log_format: LogFormat = "text"
+    """The log on stderr: text for people, or json lines with the run's id for a log collector."""
     address: str = "auto"
     """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
 
@@ -55,5 +58,6 @@ def run(config: ReportConfig) -> int:
         raise UsageError(f"--samples {config.samples}: a page holds 5,000 pictures at most")
     if config.rows_per_task < 1:
         raise UsageError(f"--rows-per-task {config.rows_per_task}: must be at least 1")
+    configure_logging(config.log_format, run_id(config.output))
     print(write_report(config))
     return EXIT_OK

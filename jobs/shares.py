@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +12,12 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from jobs.errors import JobError
+from jobs.logs import in_worker
 from jobs.read_labels import Share
 
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 #: results of one piece that wait for their turn, and tries of a piece whose worker died
 _WAITING_RESULTS = 4
@@ -54,15 +59,13 @@ def share_runner(shares: Sequence[Share], address: str) -> Iterator[ShareRunner]
 def _on_ray(work: Callable[[int, Share], Iterator[Result]], shares: Sequence[Share]) -> Iterator[Result]:
     import ray
 
-    @ray.remote(
+    as_task = ray.remote(
         num_cpus=1,
         max_retries=_TRIES - 1,
         num_returns="streaming",
         _generator_backpressure_num_objects=_WAITING_RESULTS,
     )
-    def run_share(work: Callable[[int, Share], Iterator[Any]], number: int, share: Share) -> Iterator[Any]:
-        yield from work(number, share)
-
+    run_share = as_task(in_worker(_run_share))
     shared_work = ray.put(work)
     todo = enumerate(shares)
     at_once = int(ray.cluster_resources().get("CPU", 1)) + 1
@@ -81,3 +84,11 @@ def _on_ray(work: Callable[[int, Share], Iterator[Result]], shares: Sequence[Sha
     finally:
         for generator in running:
             ray.cancel(generator)
+
+
+def _run_share(work: Callable[[int, Share], Iterator[Any]], number: int, share: Share) -> Iterator[Any]:
+    start = time.perf_counter()
+    yield from work(number, share)
+    seconds = round(time.perf_counter() - start, 3)
+    fields = {"piece": number, "rows": share.rows, "file": share.uri, "seconds": seconds}
+    log.info("piece %d: %d rows", number, share.rows, extra={"fields": fields})

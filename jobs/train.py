@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.logs import LogFormat
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -96,6 +98,8 @@ class TrainConfig:
     """steps between checkpoints"""
     log_every: int = 10
     """steps between lines on the terminal and in metrics.jsonl"""
+    log_format: LogFormat = "text"
+    """text for people, or json lines with the run's id on stderr for a log collector"""
     address: str = "auto"
     """Ray: auto, local or ray://host:port"""
 

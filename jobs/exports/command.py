@@ -17,6 +17,7 @@ from jobs.exports.registry import FORMATS
 from jobs.exports.selection import Selection
 from jobs.exports.survey import ShareFacts, TableFacts, join_facts, survey_share
 from jobs.exports.writing import Chunk, ShareWriter
+from jobs.labelling.progress import LabelProgress
 from jobs.pictures import PictureSource
 from jobs.read_labels import LabelTable, Share, open_labels
 from jobs.shares import share_runner
@@ -75,8 +76,10 @@ def export_labels(config: ExportConfig) -> Written:
         if isinstance(format, DocumentFormat):
             chunks = write_document(format, chunks, document or f"{output}/{format.default_name}")
         written = Written(document or output, failed=facts.failed, finished=table.finished or table.output is None)
-        for chunk in chunks:
-            written.add(chunk)
+        with LabelProgress(facts.pictures, 0, "exporting") as progress:
+            for chunk in chunks:
+                written.add(chunk)
+                progress.update(written.pictures + written.unreadable, "")
     for path, data in format.common_files():
         storage.put_atomic(f"{output}/{path}", data)
     return written

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -22,11 +22,14 @@ from jobs.labelling.output import Output
 from jobs.labelling.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
 from jobs.labelling.unit import UnitRecord
 from jobs.lake import ParquetColumns
+from jobs.logs import in_worker
 from jobs.metrics import JobMetrics
 from jobs.schema import STATUS_OK
 
 if TYPE_CHECKING:
     from yolact.predictor import Predictor
+
+log = logging.getLogger(__name__)
 
 #: units of one execution: bounds what the driver and Ray hold, whatever the size of the lake
 UNITS_PER_EXECUTION = 20_000
@@ -92,7 +95,7 @@ class Pipeline:
                 batch_size=1,
                 batch_format="pyarrow",
                 fn_constructor_kwargs={
-                    "make_predictor": self.make_predictor,
+                    "make_predictor": in_worker(self.make_predictor),
                     "threads": plan.threads,
                     "class_names": self.class_names,
                     "output": self.output,
@@ -111,7 +114,7 @@ class Pipeline:
 
 
 class ModelActor:
-    """A `Labeller` in an actor's process, with a predictor that was made there; counts what it did for Prometheus."""
+    """A `Labeller` in an actor's process, with a predictor that was made there; metrics and log tell what it did."""
 
     def __init__(
         self, *, make_predictor: Callable[[int], Predictor], threads: int, metrics: JobMetrics, **labeller: Any
@@ -123,7 +126,15 @@ class ModelActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         record = self._labeller(batch)
         self._count(record)
+        self._tell(record)
         return record.to_table()
+
+    def _tell(self, record: UnitRecord) -> None:
+        fields = {name: value for name, value in asdict(record).items() if value not in (None, {}, False)}
+        if record.problem is None:
+            log.info("unit %d: %d images", record.unit, record.images, extra={"fields": fields})
+        else:
+            log.warning("unit %d did not come through: %s", record.unit, record.problem, extra={"fields": fields})
 
     def _count(self, record: UnitRecord) -> None:
         for stage, seconds in record.seconds.items():

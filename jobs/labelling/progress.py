@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 class LabelProgress:
     """Images done of `total`; counts come from commit records, and a thread of its own keeps the display alive."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, title: str = "labelling") -> None:
+        self._title = title
         self._total, self._already, self._done, self._notes = total, done, done, ""
         self._start = time.monotonic()
         self._stop = threading.Event()
@@ -30,7 +31,7 @@ class LabelProgress:
     def __enter__(self) -> LabelProgress:
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("labelling"),
+                TextColumn(self._title),
                 BarColumn(),
                 TextColumn("{task.completed:,}/{task.total:,} images"),
                 TextColumn("{task.fields[rate]}"),
@@ -39,7 +40,7 @@ class LabelProgress:
                 TextColumn("{task.fields[notes]}"),
                 console=self._console,
             )
-            self._task = self._bar.add_task("labelling", total=self._total, completed=self._done, rate="", notes="")
+            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, rate="", notes="")
             self._bar.start()
         else:
             self._lines = threading.Thread(target=self._print_lines, name="progress", daemon=True)

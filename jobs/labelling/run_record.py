@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from jobs import storage
+from jobs import logs, storage
 from jobs.errors import UsageError
 from jobs.labelling.output import Output
 
@@ -23,7 +23,7 @@ def identity_hash(identity: Mapping[str, Any]) -> str:
 
 def run_id(output: Output, identity: Mapping[str, Any]) -> str:
     """What log lines and metrics call this run: the same after a resume, another for another OUTPUT or model."""
-    return hashlib.sha256(f"{output.uri} {identity_hash(identity)}".encode()).hexdigest()[:12]
+    return logs.run_id(output.uri, identity_hash(identity))
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from jobs.metrics import JobMetrics
 from jobs.training.data import ImageSet, build_loader, window_config
 from jobs.training.log import TrainingLog
 from jobs.training.state import TrainingState
@@ -32,6 +34,8 @@ from yolact.optimisation import (
     set_learning_rate,
 )
 
+log = logging.getLogger(__name__)
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -47,6 +51,7 @@ class RunPlan:
     output: str
     provenance: dict[str, Any]
     threads_per_worker: int
+    metrics: JobMetrics
     board: Any = None
     """actor handle that shows lines on the driver's terminal"""
 
@@ -74,7 +79,7 @@ class Worker:
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
-        self.settings = plan.settings
+        self.settings, self.metrics = plan.settings, plan.metrics
         context = ray.train.get_context()
         self.rank, self.num_workers = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device() if self.settings["use_gpu"] else torch.device("cpu")
@@ -96,6 +101,7 @@ class Worker:
         self.std = torch.tensor(config.std, device=self.device).view(1, 3, 1, 1)
         self.last_step = min(self.settings["max_steps"], self.settings["stop_after"] or self.settings["max_steps"])
         self.log = None
+        log.info("worker %d of %d on %s, from step %d", self.rank, self.num_workers, self.device, self.state.step)
         if self.rank == 0:
             self.log = TrainingLog(plan.output, self.state.step, self.settings["max_steps"], self.show)
 
@@ -117,12 +123,16 @@ class Worker:
             num_workers=self.num_workers,
         )
         images = 0
-        for batch in loader:
-            losses, learning_rate = self.train_step(batch)
+        for batch in self.metrics.waits("load", loader):
+            with self.metrics.timed("step"):
+                losses, learning_rate = self.train_step(batch)
+            self.metrics.images(len(batch.targets))
             images += settings["batch_size"]
             step = self.state.step
             if self.log is not None and (step % settings["log_every"] == 0 or step <= 20 or step == self.last_step):
                 self.log.step(step, losses, learning_rate, images)
+                self.metrics.losses(losses)
+                self.metrics.gpu_memory()
                 images = 0
             is_last = step == self.last_step
             validates = self.plan.validation is not None and (step % settings["validate_every"] == 0 or is_last)
@@ -230,7 +240,8 @@ class Worker:
         assert self.plan.validation is not None
         start = time.perf_counter()
         model = self.state.validated_model()
-        results = validate(model, self.plan.validation, str(self.device), self.rank, self.num_workers)
+        with self.metrics.timed("validation"):
+            results = validate(model, self.plan.validation, str(self.device), self.rank, self.num_workers)
         if results is None or self.log is None:
             return {}
         scores = score_table(results)
@@ -249,7 +260,8 @@ class Worker:
         with tempfile.TemporaryDirectory(prefix="yolact-checkpoint-") as folder:
             provenance = {**self.plan.provenance, "validation": scores}
             self.state.save(Path(folder), self.settings, provenance)
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            with self.metrics.timed("checkpoint"):
+                ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 def average_over_workers(count: Tensor) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import ray.train.torch
 from jobs import storage
 from jobs.count_range import parse_count_range
 from jobs.errors import EXIT_OK, JobError, UsageError
+from jobs.logs import configure_logging, in_worker, run_id
+from jobs.metrics import JobMetrics
 from jobs.ray_session import ray_session
 from jobs.train import TrainConfig
 from jobs.training.data import open_image_set
@@ -31,12 +35,16 @@ from yolact.files import read_bytes
 from yolact.initial_weights import IMAGENET, RANDOM
 from yolact.weights_file import read_own_header
 
+log = logging.getLogger(__name__)
+
 BEST_FILE, LAST_FILE = "best.safetensors", "last.safetensors"
 
 
 def run_training(config: TrainConfig) -> int:
     """See `jobs.train.run`."""
     config = _with_absolute_paths(config)
+    run = run_id(config.output)
+    configure_logging(config.log_format, run)
     settings = resolve_settings(config)
     workers = parse_count_range("--num-workers", config.num_workers)
     train = open_image_set(
@@ -73,10 +81,12 @@ def run_training(config: TrainConfig) -> int:
             provenance=_provenance(config, settings, train.data),
             threads_per_worker=config.cpus_per_worker or _cpus_per_worker(workers),
             board=board,
+            metrics=JobMetrics("train", run),
         )
         objects = sum(len(image.annotations) for image in train.data.images)
-        print(f"{len(train.data.images)} images, {objects} objects to train on")
-        with Ticker(board):
+        say = log.info if config.log_format == "json" else print_now
+        say(f"{len(train.data.images)} images, {objects} objects to train on")
+        with Ticker(board, say):
             result = _fit(_trainer(config, plan, workers))
         return _finish(config.output, result)
 
@@ -134,6 +144,10 @@ def _base_config(config: TrainConfig) -> YolactConfig:
     return get_config(config.config)
 
 
+def print_now(line: str) -> None:
+    print(line, flush=True)
+
+
 class Board:
     """Actor that carries lines from a worker to the driver's terminal."""
 
@@ -150,10 +164,10 @@ class Board:
 
 
 class Ticker:
-    """Prints what comes to a board while the driver waits."""
+    """Says what comes to a board while the driver waits."""
 
-    def __init__(self, board: Any, interval_s: float = 0.5) -> None:
-        self.board, self.interval_s = board, interval_s
+    def __init__(self, board: Any, say: Callable[[str], None], interval_s: float = 0.5) -> None:
+        self.board, self.say, self.interval_s = board, say, interval_s
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._print_lines, daemon=True)
 
@@ -172,7 +186,7 @@ class Ticker:
 
     def _take(self) -> None:
         for line in ray.get(self.board.take.remote()):
-            print(line, flush=True)
+            self.say(line)
 
 
 def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ray.train.torch.TorchTrainer:
@@ -182,7 +196,7 @@ def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ra
         client, storage_path = storage.open_filesystem(parent)
         filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(client))
     return ray.train.torch.TorchTrainer(
-        train_worker,
+        in_worker(train_worker),
         train_loop_config={"plan": plan},
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from pathlib import Path
 
 import pytest
 
-from jobs.logs import configure_logging
+from jobs.logs import configure_logging, in_worker
 
 
 @pytest.fixture(autouse=True)
@@ -15,6 +17,7 @@ def restored():
     log = logging.getLogger("jobs")
     handlers, level = log.handlers, log.level
     yield
+    configure_logging("text")
     log.handlers = handlers
     log.setLevel(level)
 
@@ -37,3 +40,31 @@ def test_text_lines_are_said_once(capsys):
     logging.getLogger("jobs.somewhere").warning("careful")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(" careful")
+
+
+def count_something(number: int) -> None:
+    logging.getLogger("jobs.somewhere").info("counted %d", number, extra={"fields": {"counted": number}})
+    logging.getLogger("jobs.somewhere").warning("a warning about %d", number)
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_workers_log_into_rays_files_with_the_runs_id(local_ray, log_format):
+    import ray
+    from ray._private.worker import _global_node
+
+    run = f"run-{log_format}"
+    configure_logging(log_format, run)
+    ray.get(ray.remote(in_worker(count_something)).remote(7))
+    lines: list[str] = []
+    deadline = time.monotonic() + 20
+    while not lines and time.monotonic() < deadline:
+        files = Path(_global_node.get_logs_dir_path()).glob("worker-*.err")
+        lines = [line for file in files for line in file.read_text(errors="replace").splitlines() if run in line]
+        time.sleep(0.1)
+    if log_format == "text":  # quiet: warnings alone
+        (warning,) = lines
+        assert warning.endswith(f"{run} a warning about 7")
+    else:
+        told, warning = map(json.loads, lines)
+        assert (told["run"], told["message"], told["counted"]) == (run, "counted 7", 7)
+        assert warning["level"] == "warning"
