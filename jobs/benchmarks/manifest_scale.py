@@ -195,11 +195,13 @@ def measure(config: ManifestScaleConfig, place: str) -> ManifestFigures:
     """All figures, of a lake and an OUTPUT made under `place`."""
     from jobs.benchmarks.manifest_scale_output import write_manifest, write_published, write_shards, write_staged
     from jobs.benchmarks.scale_model import save_stand_in_checkpoint
+    from jobs.labelling.indexing import Sizes
     from jobs.labelling.output import Output
 
     lake, output = f"{place}/lake", Output.at(f"{place}/out")
     begin = time.perf_counter()
-    generation = write_manifest(output, write_shards(lake, -(-config.rows // config.images_per_shard)), config.rows)
+    sources = write_shards(lake, -(-config.rows // config.images_per_shard))
+    generation = write_manifest(output, sources, config.rows, Sizes())
     make_seconds = time.perf_counter() - begin
     print(f"a manifest of {config.rows:,} rows was made in {make_seconds:.0f} s", flush=True)
     with tempfile.TemporaryDirectory(prefix="yolact-weights-") as folder:

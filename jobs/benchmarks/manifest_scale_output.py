@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 
 import numpy as np
@@ -20,24 +21,22 @@ from jobs.schema import LABELS, STATUS_OK
 
 #: bytes of every shard and of every made-up image in it; no picture, so that each becomes a row of its own cheaply
 _BYTES = 512
-_IMAGES_PER_UNIT = 64
+_WRITERS = 16
 
 
 def write_shards(lake: str, shards: int) -> list[Source]:
     """`shards` small objects with names of tar shards, as the job lists them."""
-    for number in range(shards):
-        storage.put_atomic(f"{lake}/shard-{number:06d}.tar", bytes(_BYTES))
+    _side_by_side(lambda number: storage.put_atomic(f"{lake}/shard-{number:06d}.tar", bytes(_BYTES)), range(shards))
     return expand_inputs([lake])
 
 
-def write_manifest(output: Output, sources: Sequence[Source], rows: int) -> Generation:
+def write_manifest(output: Output, sources: Sequence[Source], rows: int, sizes: Sizes) -> Generation:
     """A complete generation of `rows` images, dealt out to `sources` in order."""
-    sizes = Sizes()
     cut = manifest.cut_parts(
         _index(sources, rows),
         first_part=0,
         images_per_part=sizes.images_per_part,
-        images_per_unit=_IMAGES_PER_UNIT,
+        images_per_unit=sizes.images_per_unit or 64,
         bytes_per_unit=sizes.bytes_per_unit,
     )
     parts = []
@@ -72,17 +71,24 @@ def write_published(output: Output, part: Part) -> None:
     """`part` in `labels/`, without instances, its books in the footer."""
     rows = _rows(tables.read(output.manifest_part(part.number)))
     rows = rows.replace_schema_metadata({COUNTS_KEY: json.dumps(asdict(count_rows(rows)))})
-    storage.put_atomic(
-        output.labels_part(part.number), tables.to_bytes(rows.replace_schema_metadata({COUNTS_KEY: counts}))
-    )
+    storage.put_atomic(output.labels_part(part.number), tables.to_bytes(rows))
 
 
 def write_staged(output: Output, part: Part, units: int) -> None:
     """The first `units` of `part` as committed, without instances."""
     table = tables.read(output.manifest_part(part.number))
-    for unit in part.unit_numbers()[:units]:
+
+    def commit(unit: int) -> None:
         rows = _rows(manifest.rows_of_unit(table, unit))
         storage.put_atomic(output.staged_unit(unit), tables.to_bytes(rows))
+
+    _side_by_side(commit, part.unit_numbers()[:units])
+
+
+def _side_by_side(put: Callable[[int], None], numbers: range) -> None:
+    """Every put waits for the disk or the store, so several are under way."""
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(put, numbers))
 
 
 def _rows(manifest_rows: pa.Table) -> pa.Table:
