@@ -14,8 +14,13 @@ CROP_PADDING = 1.0
 
 def assemble_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:
     """sigmoid(P · Cᵀ): prototypes (K, h, w) and coefficients (N, K) → soft masks (N, h, w) in 0..1, not cropped."""
+    return torch.sigmoid(mask_logits(prototypes, coefficients))
+
+
+def mask_logits(prototypes: Tensor, coefficients: Tensor) -> Tensor:
+    """P · Cᵀ: prototypes (K, h, w) and coefficients (N, K) → soft masks (N, h, w) before their sigmoid."""
     count, height, width = prototypes.shape
-    return torch.sigmoid(coefficients @ prototypes.reshape(count, -1)).view(-1, height, width)
+    return (coefficients @ prototypes.reshape(count, -1)).view(-1, height, width)
 
 
 def crop_regions(boxes_relative: Tensor, height: int, width: int) -> Tensor:
@@ -35,13 +40,17 @@ def crop_regions(boxes_relative: Tensor, height: int, width: int) -> Tensor:
     return torch.cat([first, end], dim=1).long()
 
 
+def inside_regions(regions: Tensor, height: int, width: int) -> Tensor:
+    """(N, height, width) bool: which pixels of a map lie in each of the regions (N, 4)."""
+    rows = torch.arange(height, device=regions.device)[None, :, None]
+    columns = torch.arange(width, device=regions.device)[None, None, :]
+    x1, y1, x2, y2 = (regions[:, side, None, None] for side in range(4))
+    return ((rows >= y1) & (rows < y2)) & ((columns >= x1) & (columns < x2))
+
+
 def crop_masks(masks: Tensor, regions: Tensor) -> Tensor:
     """Masks (N, h, w) with everything outside their regions (N, 4) set to 0."""
-    rows = torch.arange(masks.shape[1], device=masks.device)[None, :, None]
-    columns = torch.arange(masks.shape[2], device=masks.device)[None, None, :]
-    x1, y1, x2, y2 = (regions[:, side, None, None] for side in range(4))
-    inside = (columns >= x1) & (columns < x2) & (rows >= y1) & (rows < y2)
-    return masks * inside
+    return masks * inside_regions(regions, *masks.shape[1:])
 
 
 def whole_regions(count: int, height: int, width: int) -> Tensor:

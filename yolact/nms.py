@@ -44,13 +44,12 @@ def fast_nms(boxes: Tensor, scores: Tensor, settings: NmsConfig, score_threshold
     Gives the `max_detections` best over all classes whose score is above the threshold; with a low one, low scores
     fill up the list, as in the release.
     """
-    candidates = _candidates(scores, score_threshold)
-    total = len(candidates.rows)
     # A box's fate depends on better ones of its class alone, so that the best pairs can be settled without the rest.
     share = 4 * settings.max_detections
     while True:
-        kept = _suppress_within_classes(boxes, candidates.take(slice(share)), settings)
-        if share >= total or len(kept.rows) >= settings.max_detections:
+        candidates = _best_candidates(scores, score_threshold, share)
+        kept = _suppress_within_classes(boxes, candidates, settings)
+        if len(candidates.rows) < share or share >= scores.numel() or len(kept.rows) >= settings.max_detections:
             return kept.take(slice(settings.max_detections))
         share *= 4
 
@@ -83,6 +82,21 @@ def _candidates(scores: Tensor, score_threshold: float) -> Kept:
     """All pairs of box and class above the threshold, best first."""
     labels, rows = (score_threshold < scores.T).nonzero(as_tuple=True)
     return _best_first(Kept(rows, labels, scores[rows, labels]))
+
+
+def _best_candidates(scores: Tensor, score_threshold: float, share: int) -> Kept:
+    """The `share` best of `_candidates` and those that tie with the last, or all where there are fewer."""
+    rows = None
+    if len(scores) > share:
+        # the share best rows hold a pair each that is as good, so that no pair of another row is among the best
+        best = scores.amax(dim=1)
+        rows = (best >= best.topk(share).values[-1]).nonzero()[:, 0]
+        scores = scores[rows]
+    if scores.numel() > share:
+        least = scores.flatten().topk(share).values[-1]
+        scores = torch.where(scores >= least, scores, -torch.inf)
+    candidates = _candidates(scores, score_threshold)
+    return candidates if rows is None else candidates._replace(rows=rows[candidates.rows])
 
 
 def _best_first(candidates: Kept) -> Kept:

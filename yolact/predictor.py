@@ -17,9 +17,9 @@ from torch import Tensor
 from yolact.boxes import relative_to_pixels
 from yolact.model import RawPredictions, Yolact
 from yolact.nms import NMS_KINDS, NmsKind
-from yolact.postprocess import Instances, detect, soft_masks
+from yolact.postprocess import Instances, detect, instance_masks
 from yolact.preprocess import PreparedImage, network_input, prepare_image
-from yolact.rle import Rle, decode, encode_soft_masks
+from yolact.rle import Rle, decode, encode_mask_logits
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _DTYPES: dict[str, torch.dtype] = {
@@ -129,9 +129,18 @@ class Predictor:
         detections: list[Detections] = []
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
-            raw = self._run_network(self._network_inputs(batch))
-            detections += [self._detections(raw, index, image) for index, image in enumerate(batch)]
+            detections += self.postprocess(self.infer(batch), batch)
         return detections
+
+    @torch.inference_mode()
+    def infer(self, images: Sequence[PreparedImage]) -> RawPredictions:
+        """First half of `predict_prepared`: at most `batch_size` images → raw predictions, float32, on the device."""
+        return self._run_network(self._network_inputs(images))
+
+    @torch.inference_mode()
+    def postprocess(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections]:
+        """Second half of `predict_prepared`: what `infer` gave for `images` → their detections."""
+        return [self._detections(raw, index, image) for index, image in enumerate(images)]
 
     def _network_inputs(self, images: Sequence[PreparedImage]) -> Tensor:
         """(batch_size, 3, S, S) float32 on the device; blank where images are fewer."""
@@ -161,13 +170,13 @@ class Predictor:
         instances = detect(raw, index, self.model.anchors, self._settings, self._nms, self.score_threshold)
         if self.max_detections is not None:
             instances = Instances(*(part[: self.max_detections] for part in instances))
-        soft = soft_masks(self.model, raw.prototypes[index], instances)
-        rles, areas = encode_soft_masks(soft.masks.cpu().numpy(), soft.regions.cpu().numpy(), image.height, image.width)
+        masks = instance_masks(self.model, raw.prototypes[index], instances)
+        rles, areas = encode_mask_logits(masks.logits, masks.regions, image.height, image.width)
         boxes = relative_to_pixels(instances.boxes_relative, image.height, image.width)
         return Detections(
             boxes=boxes.cpu().numpy(),
             scores=instances.scores.cpu().numpy(),
-            mask_scores=None if soft.mask_scores is None else soft.mask_scores.cpu().numpy(),
+            mask_scores=None if masks.mask_scores is None else masks.mask_scores.cpu().numpy(),
             labels=instances.labels.cpu().numpy(),
             areas=areas,
             masks=rles,

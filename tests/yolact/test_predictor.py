@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 from yolact import Predictor, build_yolact
 from yolact.boxes import box_iou, decode_boxes
 from yolact.config import CONFIGS, NmsConfig
+from yolact.outlines import THRESHOLD
 from yolact.preprocess import network_input, prepare_image
-from yolact.rle import THRESHOLD
 
 TINY = replace(
     CONFIGS["yolact_mobilenetv2"],

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from yolact.masks import assemble_masks, crop_masks, crop_regions, whole_regions
-from yolact.rle import THRESHOLD, decode, encode_soft_masks, pack_counts, unpack_counts
+from yolact.outlines import THRESHOLD
+from yolact.rle import decode, encode_soft_masks, pack_counts, unpack_counts
 
 seeds = st.integers(0, 2**32 - 1)
 

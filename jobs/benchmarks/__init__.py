@@ -1,0 +1,1 @@
+"""The parts of `yolact bench`, and measurements of single claims with their own commands."""
