@@ -53,7 +53,8 @@ def ray_session(address: str) -> Iterator[None]:
                 _start_local(quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        # a machine that is too busy for Ray's own time-outs makes it raise the base class
         where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise JobError(f"no Ray cluster at {where}: {reason}") from error
@@ -64,10 +65,25 @@ def ray_session(address: str) -> Iterator[None]:
 
 
 def _start_local(quiet: Mapping[str, Any]) -> None:
-    import ray
+    """Start a Ray that listens on loopback only: a cluster for one user's job is not to be reached from outside.
 
-    # on loopback only: a cluster for one user's job is not to be reached from outside
-    ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    Ray replaces a loopback address by the machine's, except where it is told not to make clusters. That switch is read
+    when Ray is imported, here, and when its processes start, from the environment.
+    """
+    import ray
+    from ray._private import ray_constants
+
+    switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    value, makes_clusters = os.environ.get(switch), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = makes_clusters
+        if value is None:
+            del os.environ[switch]
+        else:
+            os.environ[switch] = value
 
 
 def alive_nodes() -> list[Node]:
