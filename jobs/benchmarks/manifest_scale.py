@@ -252,6 +252,8 @@ def main() -> None:
 
     config = tyro.cli(ManifestScaleConfig, description=__doc__)
     config.output.mkdir(parents=True, exist_ok=True)
+    # so that a run under way is ended, and what was made is removed
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if config.place is not None and storage.list_objects(config.place):
         sys.exit(f"--place {config.place} is not empty, and would be emptied at the end")
     place = config.place or tempfile.mkdtemp(prefix="yolact-manifest-")

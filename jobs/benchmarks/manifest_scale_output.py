@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs import storage, tables
 from jobs.labelling import manifest
@@ -53,14 +54,15 @@ def _index(sources: Sequence[Source], rows: int) -> Iterator[pa.Table]:
     starts = np.linspace(0, rows, len(sources) + 1).astype(np.int64)
     for source, first, end in zip(sources, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         count = end - first
+        numbers = pc.utf8_lpad(pc.cast(pa.array(np.arange(first, end)), pa.string()), 9, "0")
         yield pa.table(
             [
-                pa.array([f"{source.uri}#image-{number:09d}.jpg" for number in range(first, end)], pa.string()),
-                pa.array([source.uri] * count, pa.string()),
-                pa.array(np.zeros(count, np.int64)),
-                pa.array(np.full(count, _BYTES, np.int64)),
-                pa.array(np.full(count, source.size, np.int64)),
-                pa.array([source.etag] * count, pa.string()),
+                pc.binary_join_element_wise(f"{source.uri}#image-", numbers, ".jpg", ""),
+                pa.repeat(source.uri, count),
+                pa.repeat(0, count),
+                pa.repeat(_BYTES, count),
+                pa.repeat(source.size, count),
+                pa.repeat(source.etag, count),
                 pa.nulls(count, pa.string()),
             ],
             schema=INDEX,

@@ -6,7 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -19,15 +19,12 @@ from jobs.errors import JobError
 from jobs.labelling.careful_decode import decode_in_child
 from jobs.labelling.cluster_plan import Plan
 from jobs.labelling.output import Output
-from jobs.labelling.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
+from jobs.labelling.stages import InputLimits, Labeller, UnitPredictor, decode_and_prepare, fetch_and_decode
 from jobs.labelling.unit import UnitRecord
 from jobs.lake import ParquetColumns
 from jobs.logs import in_worker
 from jobs.metrics import JobMetrics
 from jobs.schema import STATUS_OK
-
-if TYPE_CHECKING:
-    from yolact.predictor import Predictor
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +43,7 @@ class Pipeline:
     limits: InputLimits
     columns: ParquetColumns
     input_size: int
-    make_predictor: Callable[[int], Predictor]
+    make_predictor: Callable[[int], UnitPredictor]
     class_names: tuple[str, ...]
     metadata: dict[str, str]
     metrics: JobMetrics
@@ -117,7 +114,7 @@ class ModelActor:
     """A `Labeller` in an actor's process, with a predictor that was made there; metrics and log tell what it did."""
 
     def __init__(
-        self, *, make_predictor: Callable[[int], Predictor], threads: int, metrics: JobMetrics, **labeller: Any
+        self, *, make_predictor: Callable[[int], UnitPredictor], threads: int, metrics: JobMetrics, **labeller: Any
     ) -> None:
         self._predictor = make_predictor(threads)
         self._labeller = Labeller(predictor=self._predictor, **labeller)

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,12 +33,17 @@ if TYPE_CHECKING:
     from jobs.labelling.indexing import Sizes
     from jobs.labelling.passes import Passes
     from jobs.labelling.publish import Counts
+    from jobs.labelling.stages import UnitPredictor
 
 log = logging.getLogger(__name__)
 
 
-def label_lake(config: LabelConfig) -> int:
-    """What `jobs.label.run` does. Needs neither torch nor Ray to see that a finished run has nothing to do."""
+def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredictor] | None = None) -> int:
+    """What `jobs.label.run` does. Needs neither torch nor Ray to see that a finished run has nothing to do.
+
+    `make_predictor` takes the place of the model's own predictor, for measurements: a function or class of a module,
+    called in each actor with its CPU threads. It is part of the run's identity, so that its rows never mix with labels.
+    """
     configure_logging(config.log_format)
     check_options(config)
     output = Output.at(config.output)
@@ -47,6 +52,8 @@ def label_lake(config: LabelConfig) -> int:
         sources = lake.expand_inputs(config.inputs, exclude=output.uri)
         model = resolve_model(config.config, config.weights)
         identity = make_identity(config, model)
+        if make_predictor is not None:
+            identity["predictor"] = f"{make_predictor.__module__}.{make_predictor.__qualname__}"
         configure_logging(config.log_format, run_record.run_id(output, identity))
         record = run_record.read(output)
         if record is not None:
@@ -55,7 +62,7 @@ def label_lake(config: LabelConfig) -> int:
             print(f"nothing to do: {output.uri} is finished\n{finished['summary']}")
             return _exit_code(finished["failed"], finished["images"], config.max_error_rate)
         with stopped_by_sigterm(), Lease(output.lease) as lease:
-            return _LabelRun(config, output, sources, model, identity, record or {}, lease).run()
+            return _LabelRun(config, output, sources, model, identity, record or {}, lease, make_predictor).run()
     except storage.TransientStorageError as error:
         print(f"yolact: {error}; run the same command again", file=sys.stderr)
         return EXIT_RUN_AGAIN
@@ -100,6 +107,7 @@ class _LabelRun:
     identity: dict[str, Any]
     record: dict[str, Any]
     lease: Lease
+    make_predictor: Callable[[int], UnitPredictor] | None
 
     def run(self) -> int:
         started = run_record.now()
@@ -226,7 +234,7 @@ class _LabelRun:
             InputLimits(self.config.max_pixels, self.config.max_bytes),
             self._columns,
             self.model.config.input_size,
-            settings.make_predictor,
+            self.make_predictor or settings.make_predictor,
             self.model.config.class_names,
             metadata,
             JobMetrics("label", self.record["run_id"]),

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -28,7 +28,16 @@ from yolact.images import ImageError, decode_image
 from yolact.preprocess import PreparedImage, prepare_image
 
 if TYPE_CHECKING:
-    from yolact.predictor import Detections, Predictor
+    from yolact.predictor import Detections
+
+
+class UnitPredictor(Protocol):
+    """What the pipeline uses of `yolact.Predictor`."""
+
+    batch_size: int
+
+    def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
+        """One `Detections` per image, in order."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,7 @@ class Labeller:
     def __init__(
         self,
         *,
-        predictor: Predictor,
+        predictor: UnitPredictor,
         class_names: Sequence[str],
         output: Output,
         metadata: dict[str, str],
