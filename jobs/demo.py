@@ -33,18 +33,13 @@ def run(config: DemoConfig) -> int:
         plates.PlatesConfig(lake, num_plates=config.num_plates, layout="tar", plates_per_shard=12, mean_diameter=20.0)
     )
     print(f"\n== yolact label {lake}/shards --output {labels}", flush=True)
-    weights = None if _is_shipped() else _seeded_checkpoint(config.output)
-    exit_code = label.run(
-        label.LabelConfig((f"{lake}/shards",), labels, weights=weights, score_threshold=0.3, address="local")
-    )
+    exit_code = label.run(label.LabelConfig((f"{lake}/shards",), labels, address="local"))
     if exit_code != EXIT_OK:
         return exit_code
     print("\n== what was written")
     _show_rows(labels)
-    print(f"\n== yolact evaluate {labels} --ground-truth {truth}", flush=True)
-    evaluate.run(evaluate.EvaluateConfig(labels, truth))
-    if weights is not None:
-        print("These labels mean nothing: no trained model ships yet, the weights are random (seed 0).")
+    print(f"\n== yolact evaluate {labels} --ground-truth {truth} --max-detections 500", flush=True)
+    evaluate.run(evaluate.EvaluateConfig(labels, truth, max_detections=(500,)))
     print(f"\n== yolact report {labels} --output {page} --ground-truth {truth}", flush=True)
     report.run(report.ReportConfig(labels, page, ground_truth=truth, address="local"))
     print(
@@ -53,30 +48,6 @@ def run(config: DemoConfig) -> int:
         f"  .venv/bin/python -c \"import pandas; print(pandas.read_parquet('{labels}/labels'))\""
     )
     return exit_code
-
-
-def _is_shipped() -> bool:
-    from pathlib import Path
-
-    import yolact
-    from jobs.model_source import DEFAULT_CONFIG
-
-    return (Path(yolact.__file__).parent / "models" / f"{DEFAULT_CONFIG}.safetensors").exists()
-
-
-def _seeded_checkpoint(folder: str) -> str:
-    """A checkpoint of random weights that finds something, so that the way can be walked without a trained model."""
-    from dataclasses import replace
-
-    import torch
-
-    from yolact import CONFIGS, build_yolact, save_checkpoint
-
-    torch.manual_seed(0)
-    config = replace(CONFIGS["yolact_mobilenetv2"], name="seeded", input_size=160, class_names=("anything", "else"))
-    path = f"{folder}/seeded.safetensors"
-    save_checkpoint(build_yolact(config).eval(), path, provenance={"data": "none: random weights, seed 0"})
-    return path
 
 
 def _show_rows(labels: str) -> None:
