@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.logs import LogFormat
+from jobs.training.recipes import Precision
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class TrainConfig:
     """of the weight average that is validated and saved; 0 switches it off"""
     clip_gradient: float | None = None
     """largest norm of the gradient; 0 switches clipping off"""
-    precision: Literal["float32", "bfloat16", "float16"] | None = None
+    precision: Precision | None = None
     """of the network; losses are always float32; float16 uses a gradient scaler"""
     max_masks_per_image: int | None = None
     """positives of an image that enter the mask loss"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,7 +90,7 @@ def read_coco(uri: str) -> AnnotatedImages:
 
 def existing_files(folder: str, data: AnnotatedImages) -> set[str]:
     """Which of the data set's file names exist below a folder, from listings, not from one request per file."""
-    prefix = folder.rstrip("/") + "/"
+    prefix = (folder if "://" in folder else os.path.abspath(folder)).rstrip("/") + "/"
     try:
         found = {entry.uri.removeprefix(prefix) for entry in storage.iter_objects(prefix)}
     except storage.StorageError as error:

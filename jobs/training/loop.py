@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from jobs.metrics import JobMetrics
 from jobs.training.data import ImageSet, build_loader, window_config
 from jobs.training.log import TrainingLog
+from jobs.training.recipes import Precision
 from jobs.training.state import TrainingState
 from jobs.training.validation import score_table, validate
 from yolact.config import YolactConfig
@@ -33,6 +34,7 @@ from yolact.optimisation import (
     learning_rate_at,
     set_learning_rate,
 )
+from yolact.precision import has_fast_bfloat16
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class Worker:
         self.device = ray.train.torch.get_device() if self.settings["use_gpu"] else torch.device("cpu")
         if self.device.type == "cpu":
             torch.set_num_threads(plan.threads_per_worker)
+        self.dtype = training_dtype(self.settings["precision"], self.device)
         self.state = self._fresh_state()
         self._resume()
         self.trainable = YolactWithLoss(
@@ -153,8 +156,7 @@ class Worker:
         if settings["freeze_batch_norm"]:
             freeze_batch_norm(state.model)
         images = (batch.images.to(self.device, memory_format=torch.channels_last) - self.mean) / self.std
-        dtype = _DTYPES[settings["precision"]]
-        with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             losses = self.module(images, batch.targets)
         values = self._shared(losses)
         self._check_finite(losses, values, batch)
@@ -188,6 +190,7 @@ class Worker:
         taken = initialise(model, settings["init_weights"])
         if self.rank == 0:
             self.show(f"initial weights from {taken.summary()}")
+            self.show(f"{str(self.dtype).removeprefix('torch.')} on {self.device.type}")
         model = model.to(self.device).to(memory_format=torch.channels_last)
         if settings["freeze_batch_norm"]:
             freeze_batch_norm(model)
@@ -201,7 +204,7 @@ class Worker:
             self.plan.model_config,
             model,
             build_optimizer(model, settings["optimizer"], settings["peak_learning_rate"], settings["weight_decay"]),
-            torch.amp.GradScaler(self.device.type, enabled=settings["precision"] == "float16"),
+            torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16),
             WeightAverage(model, settings["ema_decay"]) if settings["ema_decay"] else None,
         )
 
@@ -262,6 +265,13 @@ class Worker:
             self.state.save(Path(folder), self.settings, provenance)
             with self.metrics.timed("checkpoint"):
                 ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def training_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """What the network computes in; see `Precision` for "auto"."""
+    if precision == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(str(device)) else torch.float32
+    return _DTYPES[precision]
 
 
 def average_over_workers(count: Tensor) -> Tensor:

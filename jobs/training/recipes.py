@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+#: "auto" is bfloat16 where a worker's device has instructions for it, else float32
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
 #: learning rates are given for this many images per step and scaled linearly to others (the release's batch)
 REFERENCE_BATCH = 8
 
@@ -33,7 +36,7 @@ class TrainingRecipe:
     """0 switches the weight average off"""
     clip_gradient: float
     """largest norm of the gradient; 0 switches clipping off"""
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: Precision
     max_masks_per_image: int
     """positives of an image that enter the mask loss"""
     validate_every: int
@@ -65,7 +68,7 @@ RECIPES: dict[str, TrainingRecipe] = {
     ),
     # for about an hour on two quiet cores; docs/training.md says what has been measured and what has not
     "nuclei": TrainingRecipe(
-        max_steps=3000,
+        max_steps=2000,
         batch_size=4,
         optimizer="adamw",
         learning_rate=1.4e-3,
@@ -78,7 +81,7 @@ RECIPES: dict[str, TrainingRecipe] = {
         freeze_batch_norm=True,
         ema_decay=0.998,
         clip_gradient=10.0,
-        precision="bfloat16",
+        precision="auto",
         max_masks_per_image=300,
         validate_every=1000,
         checkpoint_every=200,

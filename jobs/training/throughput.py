@@ -44,6 +44,7 @@ def bare_loop(config: TrainingBenchConfig) -> float:
 
     from jobs.train import TrainConfig
     from jobs.training.data import build_loader, open_image_set, window_config
+    from jobs.training.loop import training_dtype
     from jobs.training.run import model_config_for, resolve_settings
     from yolact.initial_weights import initialise
     from yolact.losses import YolactWithLoss
@@ -66,6 +67,7 @@ def bare_loop(config: TrainingBenchConfig) -> float:
     trainable = YolactWithLoss(model, settings["max_masks_per_image"])
     optimizer = build_optimizer(model, settings["optimizer"], settings["peak_learning_rate"], settings["weight_decay"])
     average = WeightAverage(model, settings["ema_decay"])
+    dtype = training_dtype(settings["precision"], torch.device("cpu"))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model_config.mean, model_config.std))
     last_step = WARMUP_STEPS + config.steps
     loader = build_loader(images, settings, config=model_config, first_step=0, last_step=last_step)
@@ -74,7 +76,7 @@ def bare_loop(config: TrainingBenchConfig) -> float:
         trainable.train()
         freeze_batch_norm(model)
         pixels = (batch.images.to(memory_format=torch.channels_last) - mean) / std
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings["precision"] == "bfloat16"):
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             losses = trainable(pixels, batch.targets)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()

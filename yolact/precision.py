@@ -1,0 +1,17 @@
+"""Which arithmetic a device is fast at."""
+
+from __future__ import annotations
+
+import torch
+
+
+def has_fast_bfloat16(device: str) -> bool:
+    """Whether bfloat16 has instructions of its own there; where it is emulated it is ten times slower than float32.
+
+    Args:
+        device: "cpu", or anything that torch takes as a CUDA device.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
