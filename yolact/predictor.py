@@ -5,28 +5,25 @@ Shapes: H × W an image, N detections, B images of a batch, S the network input'
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from yolact.boxes import relative_to_pixels
+from yolact.engine import make_engine
+from yolact.engine_choice import EngineName, Precision, capabilities_here, choose_engine
 from yolact.model import RawPredictions, Yolact
 from yolact.nms import NMS_KINDS, NmsKind
 from yolact.postprocess import Instances, detect, instance_masks
 from yolact.preprocess import PreparedImage, network_input, prepare_image
 from yolact.rle import Rle, decode, encode_mask_logits
 
-Precision = Literal["float32", "bfloat16", "float16"]
-_DTYPES: dict[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+if TYPE_CHECKING:
+    from yolact.openvino_engine import OpenVinoNetwork
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,28 +62,34 @@ class Predictor:
     Args:
         model: is moved to the device and put in evaluation mode.
         device: "auto" takes the GPU where there is one.
-        precision: of the network; "bfloat16" and "float16" by autocast. Everything after the network is float32.
+        precision: of the network, see docs/engines.md; everything after the network is float32. "float32" is the exact
+            path; "auto" picks by what this machine can do; "int8" needs `network`.
         score_threshold: detections with a score at or below it are left out, 0..1.
         max_detections: per image. None takes the config's (100), and with "fast-cross-class" the release's: no limit.
         nms: "fast", "fast-cross-class" or "standard".
         batch_size: images per run of the network; None takes 16 on a GPU, 1 on a CPU.
+        engine: what runs the network: "eager", "compiled" (torch.compile: the first call takes a minute, later
+            processes find the code in a cache), "openvino", or "auto" for the fastest of the precision.
+        network: for "openvino", made earlier by `yolact.openvino_engine.convert`; for "int8", by its `quantise`.
+
+    `choice` tells which precision and engine were taken, and why.
 
     Raises:
-        ValueError: for a setting out of its range, or "cuda" where there is no GPU.
+        ValueError: for a setting out of its range, "cuda" where there is no GPU, or an engine that is not there.
     """
 
     def __init__(
         self,
         model: Yolact,
         device: str | torch.device = "auto",
-        precision: Precision = "float32",
+        precision: Precision | Literal["auto"] = "float32",
         score_threshold: float = 0.15,
         max_detections: int | None = None,
         nms: NmsKind = "fast",
         batch_size: int | None = None,
+        engine: EngineName | Literal["auto"] = "auto",
+        network: OpenVinoNetwork | None = None,
     ) -> None:
-        if precision not in _DTYPES:
-            raise ValueError(f"precision {precision!r} is not one of {', '.join(_DTYPES)}")
         if nms not in NMS_KINDS:
             raise ValueError(f"nms {nms!r} is not one of {', '.join(NMS_KINDS)}")
         if not 0 <= score_threshold <= 1:
@@ -95,11 +98,13 @@ class Predictor:
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self.device = _device(device)
+        self.choice = choose_engine(precision, engine, capabilities_here(self.device.type))
         self.model = model.to(self.device).eval()
-        self.precision = precision
+        self.precision = self.choice.precision
         self.score_threshold = score_threshold
         self.max_detections = max_detections
         self.batch_size = batch_size or (16 if self.device.type == "cuda" else 1)
+        self._engine = make_engine(self.model, self.device, self.choice, self.batch_size, network)
         self._nms = NMS_KINDS[nms]
         self._settings = model.config.nms
         if max_detections is not None:
@@ -135,7 +140,7 @@ class Predictor:
     @torch.inference_mode()
     def infer(self, images: Sequence[PreparedImage]) -> RawPredictions:
         """First half of `predict_prepared`: at most `batch_size` images → raw predictions, float32, on the device."""
-        return self._run_network(self._network_inputs(images))
+        return self._engine(self._network_inputs(images))
 
     @torch.inference_mode()
     def postprocess(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections]:
@@ -149,22 +154,6 @@ class Predictor:
         for index, image in enumerate(images):
             inputs[index] = network_input(image, self.model.config, self.device)
         return inputs
-
-    def _run_network(self, inputs: Tensor) -> RawPredictions:
-        """(batch_size, 3, S, S) → raw predictions in float32. The only place that knows how the network is run."""
-        dtype = _DTYPES[self.precision]
-        with (
-            _full_float32(self.device),
-            torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32),
-        ):
-            raw = self.model.infer(inputs)
-        return RawPredictions(
-            raw.box_deltas.float(),
-            raw.class_logits.float(),
-            raw.mask_coefficients.float(),
-            raw.prototypes.float(),
-            None,
-        )
 
     def _detections(self, raw: RawPredictions, index: int, image: PreparedImage) -> Detections:
         instances = detect(raw, index, self.model.anchors, self._settings, self._nms, self.score_threshold)
@@ -192,18 +181,3 @@ def _device(device: str | torch.device) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but PyTorch sees no GPU here: use 'cpu' or 'auto'")
     return chosen
-
-
-@contextlib.contextmanager
-def _full_float32(device: torch.device) -> Iterator[None]:
-    """Keep a GPU from rounding float32 convolutions to TF32, which costs three digits; put back what was set."""
-    if device.type != "cuda":
-        yield
-        return
-    cudnn = torch.backends.cudnn
-    before = cudnn.allow_tf32
-    cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        cudnn.allow_tf32 = before

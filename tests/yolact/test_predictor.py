@@ -189,7 +189,7 @@ def test_limits(model, images):
 def test_lower_precision_is_near(model, images, precision):
     image = images[:1]
     full = Predictor(model, device="cpu", score_threshold=0.0)(image)[0]
-    low = Predictor(model, device="cpu", score_threshold=0.0, precision=precision)(image)[0]
+    low = Predictor(model, device="cpu", score_threshold=0.0, precision=precision, engine="eager")(image)[0]
     assert low.boxes.dtype == low.scores.dtype == np.float32
     np.testing.assert_allclose(low.scores, full.scores, atol=0.05)
     assert not np.array_equal(low.scores, full.scores)
@@ -206,7 +206,7 @@ def test_the_model_is_left_in_evaluation_mode_and_gradients_on(images):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"precision": "int8"}, "precision 'int8' is not one of float32, bfloat16, float16"),
+        ({"precision": "int4"}, "precision 'int4' is not one of auto, float32, bfloat16, float16, int8"),
         ({"nms": "soft"}, "nms 'soft' is not one of fast, fast-cross-class, standard"),
         ({"score_threshold": 1.5}, "score_threshold"),
         ({"max_detections": 0}, "max_detections must be at least 1"),

@@ -1,0 +1,142 @@
+"""A model in its fastest form for a device and an arithmetic, behind one call: images → raw predictions in float32.
+
+Shapes: B images, S the network input's side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from yolact.engine_choice import EngineChoice
+from yolact.folding import fold_batch_norms
+from yolact.inference_network import InferenceNetwork
+from yolact.model import RawPredictions, Yolact
+from yolact.openvino_engine import OpenVinoEngine, OpenVinoNetwork, convert
+
+#: normalised images (B, 3, S, S) float32 on the device → raw predictions in float32 on the device, the caller's to keep
+Engine = Callable[[Tensor], RawPredictions]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def cache_folder() -> Path:
+    """Where compiled code and quantised models are kept: $YOLACT_CACHE, else ~/.cache/yolact."""
+    return Path(os.environ.get("YOLACT_CACHE") or Path.home() / ".cache" / "yolact")
+
+
+def make_engine(
+    model: Yolact,
+    device: torch.device,
+    choice: EngineChoice,
+    batch_size: int,
+    network: OpenVinoNetwork | None = None,
+) -> Engine:
+    """The engine of `choice` for batches of exactly `batch_size`, with as many threads as torch has now.
+
+    float32 by "eager" is the model as it is, to the bit. The others work on a copy: channels last, batch norms folded.
+
+    Args:
+        model: on `device`, in evaluation mode.
+        network: for "openvino", so that it need not be converted again; int8 needs it, from `quantise`.
+
+    Raises:
+        ValueError: for int8 without `network`.
+    """
+    if choice.engine == "openvino":
+        if network is None:
+            if choice.precision == "int8":
+                raise ValueError("precision 'int8' needs `network`: yolact.openvino_engine.quantise makes it")
+            network = convert(model)
+        return OpenVinoEngine(network, choice.precision, batch_size, model.config.input_size)
+    if choice.engine == "compiled":
+        return CompiledEngine(model, device, _DTYPES[choice.precision])
+    return EagerEngine(model, device, _DTYPES[choice.precision])
+
+
+class EagerEngine:
+    """The modules as they are, in float32; lower arithmetic by autocast."""
+
+    def __init__(self, model: Yolact, device: torch.device, dtype: torch.dtype) -> None:
+        self._device = device
+        self._exact = dtype == torch.float32
+        self._network = _network(model if self._exact else _channels_last(model), device, dtype)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> RawPredictions:
+        if not self._exact:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with _full_float32(self._device):
+            return _float32(self._network(images), copy=False)
+
+
+class CompiledEngine:
+    """`torch.compile` with the weights frozen into the code; on GPUs a CUDA graph.
+
+    The first call compiles, a minute or so; a later process finds the code under `cache_folder()`.
+    """
+
+    def __init__(self, model: Yolact, device: torch.device, dtype: torch.dtype) -> None:
+        # read by the compiler when it first compiles; what the user set stays
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+        self._device = device
+        self._network = torch.compile(
+            _network(_channels_last(model), device, dtype),
+            dynamic=False,
+            options={"freezing": True, "triton.cudagraphs": device.type == "cuda"},
+        )
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> RawPredictions:
+        images = images.contiguous(memory_format=torch.channels_last)
+        with _full_float32(self._device):
+            # the graph writes every call's results into the same memory
+            return _float32(self._network(images), copy=self._device.type == "cuda")
+
+
+class _Autocast(nn.Module):
+    """A network with its convolutions in `dtype`; what is sensitive to rounding stays in float32."""
+
+    def __init__(self, network: InferenceNetwork, device_type: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = network
+        self._device_type, self._dtype = device_type, dtype
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        with torch.autocast(self._device_type, self._dtype):
+            outputs: tuple[Tensor, Tensor, Tensor, Tensor] = self.network(images)
+        return outputs
+
+
+def _network(model: Yolact, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    network = InferenceNetwork(model)
+    return network if dtype == torch.float32 else _Autocast(network, device.type, dtype)
+
+
+def _channels_last(model: Yolact) -> Yolact:
+    return fold_batch_norms(model).to(memory_format=torch.channels_last)
+
+
+def _float32(outputs: tuple[Tensor, Tensor, Tensor, Tensor], *, copy: bool) -> RawPredictions:
+    boxes, classes, coefficients, prototypes = (part.to(torch.float32, copy=copy) for part in outputs)
+    return RawPredictions(boxes, classes, coefficients, prototypes.contiguous(), None)
+
+
+@contextlib.contextmanager
+def _full_float32(device: torch.device) -> Iterator[None]:
+    """Keep a GPU from rounding float32 convolutions to TF32, which costs three digits; put back what was set."""
+    if device.type != "cuda":
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    before = cudnn.allow_tf32
+    cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = before
