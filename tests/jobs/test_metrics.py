@@ -6,6 +6,9 @@ import json
 import pickle
 import subprocess
 import sys
+import time
+
+import pytest
 
 from jobs.metrics import METRICS, JobMetrics
 
@@ -23,6 +26,24 @@ def test_every_call_is_a_no_op_outside_ray():
     assert pickle.loads(pickle.dumps(metrics)) == metrics
 
 
+def test_waits_and_times_are_those_of_the_stage(monkeypatch):
+    seen: list[tuple[str, float]] = []
+    monkeypatch.setattr(JobMetrics, "stage_seconds", lambda self, stage, seconds: seen.append((stage, seconds)))
+    metrics = JobMetrics("train", "run-1")
+
+    def slow_items():
+        for item in "ab":
+            time.sleep(0.05)
+            yield item
+
+    for _ in metrics.waits("load", slow_items()):
+        time.sleep(0.5)
+    with pytest.raises(ZeroDivisionError), metrics.timed("step"):
+        _ = 1 // 0
+    assert [stage for stage, _ in seen] == ["load", "load", "step"]
+    assert all(0.05 <= seconds < 0.5 for _, seconds in seen[:2]), seen
+
+
 def test_all_names_carry_the_prefix():
     assert all(name.startswith("yolact_") for name in METRICS)
 
@@ -32,7 +53,8 @@ import json, time, urllib.request
 import ray
 from jobs.metrics import JobMetrics
 
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _metrics_export_port=%d, configure_logging=False)
+quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
+ray.init(address="local", num_cpus=1, _metrics_export_port=%d, **quiet)
 
 @ray.remote(num_cpus=1)
 class Stage:
