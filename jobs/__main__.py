@@ -15,6 +15,7 @@ COMMANDS = {
     "report": ("ReportConfig", "a page that shows how good the labels are: pictures, review queue, numbers"),
     "train": ("TrainConfig", "train or fine-tune a model on COCO annotations or on labels"),
     "evaluate": ("EvaluateConfig", "average precision of a label table against COCO ground truth"),
+    "export-model": ("ExportModelConfig", "write the model for other runtimes: ONNX and torch.export, checked"),
     "plates": ("PlatesConfig", "draw a lake of synthetic microscopy plates with ground truth"),
     "demo": ("DemoConfig", "draw a small lake, label it, show the result"),
 }
