@@ -33,8 +33,11 @@ class LabelConfig:
     """Most instances of one image; the model's own number (100 for the COCO models) if not given."""
     nms: Literal["fast", "fast-cross-class", "standard"] = "fast"
     """Which non-maximum suppression."""
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Arithmetic of the network; auto is float32 on CPUs and bfloat16 on GPUs."""
+    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    """Arithmetic of the network. auto: bfloat16 where the hardware has it, else float32 on CPUs, float16 on GPUs;
+    int8 (CPUs, by OpenVINO) is calibrated on a sample of the lake first."""
+    engine: Literal["auto", "eager", "compiled", "openvino"] = "auto"
+    """What runs the network; auto is eager, the exact path, for float32, and else the fastest that is installed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; auto takes GPUs if the cluster has any."""
     batch_size: int | None = None

@@ -73,6 +73,9 @@ class PredictorSettings:
     max_detections: int
     nms: str
     batch_size: int | None
+    engine: str
+    network: ObjectRef | None
+    """the model as OpenVINO's network, where that runs it"""
 
     def make_predictor(self, threads: int) -> Predictor:
         """Called in the actor's process. `threads` are torch's CPU threads there."""
@@ -89,5 +92,7 @@ class PredictorSettings:
             "max_detections": self.max_detections,
             "nms": self.nms,
             "batch_size": self.batch_size,
+            "engine": self.engine,
+            "network": None if self.network is None else ray.get(self.network),
         }
         return Predictor(ray.get(self.model), **options)

@@ -65,6 +65,10 @@ class Output:
         return f"{self.uri}/_state/index"
 
     @property
+    def quantised_model(self) -> str:
+        return f"{self.uri}/_state/int8.zip"
+
+    @property
     def generations(self) -> str:
         return f"{self.uri}/_state/sources"
 

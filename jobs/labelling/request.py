@@ -37,6 +37,8 @@ def check_options(config: LabelConfig) -> None:
             )
     if config.num_actors is not None:
         parse_count_range("--num-actors", config.num_actors)
+    if config.precision == "int8" and (config.engine not in ("auto", "openvino") or config.device == "cuda"):
+        raise UsageError("--precision int8 runs by openvino on CPUs alone: leave --engine and --device to auto")
     for name in ("score_threshold", "max_error_rate"):
         if not 0 <= getattr(config, name) <= 1:
             raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: must lie between 0 and 1")
@@ -64,6 +66,7 @@ def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
         "max_detections": config.max_detections or model.config.nms.max_detections,
         "nms": config.nms,
         "precision": config.precision,
+        "engine": config.engine,
         "max_pixels": config.max_pixels,
         "max_bytes": config.max_bytes,
         "limit": config.limit,

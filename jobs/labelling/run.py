@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from jobs.labelling.passes import Passes
     from jobs.labelling.publish import Counts
     from jobs.labelling.stages import UnitPredictor
+    from yolact.engine_choice import EngineChoice
 
 log = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class _LabelRun:
 
         from jobs.count_range import parse_count_range
         from jobs.labelling.cluster_plan import make_plan
+        from jobs.labelling.arithmetic import device_for, settle_engine
         from jobs.labelling.relabel import remove_strays, replace_changed
         from jobs.ray_session import alive_nodes, free_resources, is_autoscaling, ray_session
 
@@ -131,8 +133,8 @@ class _LabelRun:
             nodes = alive_nodes()
             if len(nodes) > 1 and self.output.is_local:
                 log.warning("%s must be a disk that all %d nodes share", self.output.uri, len(nodes))
-            plan = make_plan(nodes, device=self.config.device, actors=actors, autoscaling=is_autoscaling())
-            self._begin(plan)
+            plan = make_plan(nodes, device=device_for(self.config), actors=actors, autoscaling=is_autoscaling())
+            self._begin(plan, settle_engine(self.config, self.record, plan, len(nodes)))
             if busy := plan.waits_for(free_resources()):
                 log.warning("%s; waiting until others let go", busy)
             remove_strays(self.output, generations)
@@ -148,11 +150,8 @@ class _LabelRun:
                 generations.append(self._index(generations, state.new))
             return self._label(model, generations, plan, started)
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: Plan, choice: EngineChoice) -> None:
         """Bind OUTPUT to this identity, with what the first run settled: later runs keep its precision."""
-        precision = self.config.precision
-        if precision == "auto":
-            precision = self.record.get("precision") or ("bfloat16" if plan.device == "cuda" else "float32")
         self.record = {
             "schema_version": SCHEMA_VERSION,
             "status": "running",
@@ -168,7 +167,10 @@ class _LabelRun:
                 "max_detections": self.identity["max_detections"],
             },
             "nms": self.config.nms,
-            "precision": precision,
+            "precision": choice.precision,
+            "engine": choice.engine,
+            "engine_reason": choice.reason,
+            "quantisation": self.record.get("quantisation"),
             "class_names": list(self.model.config.class_names),
             "versions": run_record.versions(),
             "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
@@ -176,7 +178,8 @@ class _LabelRun:
         }
         run_record.write(self.output, self.record)
         model = self.model.config.name
-        log.info("run %s: %s, %s on %s, %s", self.record["run_id"], model, precision, plan.device, plan.describe())
+        run_id, how = self.record["run_id"], choice.describe()
+        log.info("run %s: %s, %s on %s, %s", run_id, model, how, plan.device, plan.describe())
 
     @property
     def _columns(self) -> ParquetColumns:
@@ -205,6 +208,7 @@ class _LabelRun:
         import ray
 
         from jobs.labelling.passes import Passes, Publisher
+        from jobs.labelling.arithmetic import network_for_actors
         from jobs.labelling.pipeline import Pipeline
         from jobs.labelling.progress import LabelProgress
         from jobs.labelling.stages import InputLimits
@@ -221,7 +225,9 @@ class _LabelRun:
             "yolact.model": self.model.config.name,
         }
         settings = PredictorSettings(
-            ray.put(model),
+        limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
+        weights = ray.put(model)
+            weights,
             device=plan.device,
             precision=self.record["precision"],
             score_threshold=self.config.score_threshold,
@@ -229,9 +235,21 @@ class _LabelRun:
             nms=self.config.nms,
             batch_size=self.config.batch_size,
         )
+            engine=self.record["engine"],
+            network=network_for_actors(
+                self.record,
+                self.output,
+                parts,
+                model,
+                weights,
+                write_record=lambda: run_record.write(self.output, self.record),
+                limits=limits,
+                columns=self._columns,
+                plan=plan,
+            ),
         pipeline = Pipeline(
             self.output,
-            InputLimits(self.config.max_pixels, self.config.max_bytes),
+            limits,
             self._columns,
             self.model.config.input_size,
             self.make_predictor or settings.make_predictor,

@@ -1,0 +1,101 @@
+"""In which arithmetic a run computes, and by which engine: settled by its first start, kept by every later one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import UsageError
+from jobs.labelling.cluster_plan import Plan
+from yolact.engine_choice import Capabilities, EngineChoice, capabilities_here, choose_engine
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+    from jobs.label import LabelConfig
+    from jobs.labelling.manifest import Part
+    from jobs.labelling.output import Output
+    from jobs.labelling.stages import InputLimits
+    from jobs.lake import ParquetColumns
+    from yolact.model import Yolact
+
+
+def device_for(config: LabelConfig) -> str:
+    """`--device`, where the engine leaves a choice."""
+    return "cpu" if config.precision == "int8" or config.engine == "openvino" else config.device
+
+
+def settle_engine(config: LabelConfig, record: Mapping[str, Any], plan: Plan, num_nodes: int) -> EngineChoice:
+    """What was asked for, filled in by what the model's nodes can do, or by what run.json says of an earlier start.
+
+    Raises `UsageError` for what these nodes cannot run.
+    """
+    if "precision" in record:
+        # of run.json files from before engines could be chosen
+        precision, engine = record["precision"], record.get("engine", "eager")
+    else:
+        precision, engine = config.precision, config.engine
+    try:
+        choice = choose_engine(precision, engine, _capabilities(plan, num_nodes))
+    except ValueError as error:
+        raise UsageError(f"--precision {precision} --engine {engine}: {error}") from error
+    if "engine" in record:
+        return EngineChoice(choice.precision, choice.engine, record["engine_reason"])
+    return choice
+
+
+def _capabilities(plan: Plan, num_nodes: int) -> Capabilities:
+    """Of this machine where it is the whole cluster, else of a node that can hold a model actor."""
+    import ray
+    from ray.util.client import ray as client
+
+    if num_nodes == 1 and not client.is_connected():
+        return capabilities_here(plan.device)
+    probe = ray.remote(capabilities_here).options(num_cpus=plan.actor_cpus, num_gpus=plan.actor_gpus)
+    found: Capabilities = ray.get(probe.remote(plan.device))
+    return found
+
+
+def network_for_actors(
+    record: dict[str, Any],
+    output: Output,
+    parts: Sequence[Part],
+    model: Yolact,
+    weights: ObjectRef,
+    *,
+    write_record: Callable[[], None],
+    limits: InputLimits,
+    columns: ParquetColumns,
+    plan: Plan,
+) -> ObjectRef | None:
+    """The model as OpenVINO's network, made once for all actors; None where another engine runs it.
+
+    int8 is quantised on a sample of `parts`, once for a run: `record` says which network it is, and `write_record`
+    keeps that before the first label, so that a later start finds the network that made it. `weights` is `model` in
+    Ray's object store.
+    """
+    import ray
+
+    from jobs.labelling.calibration import quantise_on_lake, read_quantised, sample_rows
+    from yolact.openvino_engine import convert
+
+    if record["engine"] != "openvino" or not parts:
+        return None
+    if record["precision"] != "int8":
+        # a driver that lacks OpenVINO leaves it to the actors
+        return ray.put(convert(model)) if capabilities_here("cpu").openvino else None
+    if record["quantisation"] is None:
+        network, record["quantisation"] = quantise_on_lake(
+            output,
+            sample_rows(output, parts),
+            weights,
+            record["weights"]["sha256"],
+            limits=limits,
+            columns=columns,
+            num_cpus=plan.actor_cpus,
+            threads=plan.threads,
+        )
+        write_record()
+    else:
+        network = read_quantised(output, record["quantisation"])
+    return ray.put(network)
