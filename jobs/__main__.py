@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("TrainConfig", "train or fine-tune a model on COCO annotations or on labels"),
     "evaluate": ("EvaluateConfig", "average precision of a label table against COCO ground truth"),
     "export-model": ("ExportModelConfig", "write the model for other runtimes: ONNX and torch.export, checked"),
+    "bench": ("BenchConfig", "images/s of your images on this hardware, what limits them, hours and money of a run"),
     "plates": ("PlatesConfig", "draw a lake of synthetic microscopy plates with ground truth"),
     "demo": ("DemoConfig", "draw a small lake, label it, show the result"),
 }

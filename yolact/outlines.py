@@ -119,9 +119,7 @@ def _flips(
     keys = []
     for cell in cells.split(max(1, _ITEMS_AT_ONCE // (width // w + 2))):
         owner, row, column = cell // (w * (h + 1)), cell // w % (h + 1) - 1, cell % w
-        corners = [
-            _soft_at(values, regions, soften, owner, row + down, column + right) for down in (0, 1) for right in (0, 1)
-        ]
+        corners = _soft_corners(values, regions[owner].T, soften, owner, row, column)
         start = xs.first[column]
         per_cell = xs.first[column + 1] - start
         item = torch.arange(len(cell), device=cell.device).repeat_interleave(per_cell)
@@ -137,19 +135,25 @@ def _flips(
     return np.sort(torch.cat(keys).cpu().numpy())
 
 
-def _soft_at(
-    values: Tensor,
-    regions: Tensor,
-    soften: Callable[[Tensor], Tensor],
-    owner: Tensor,
-    row: Tensor,
-    column: Tensor,
-) -> Tensor:
-    """float64 soft values of single mask pixels, 0 outside their regions (and outside the map)."""
-    x1, y1, x2, y2 = regions[owner].unbind(1)
-    inside = (column >= x1) & (column < x2) & (row >= y1) & (row < y2)
-    found = values[owner, row.clamp(0, values.shape[1] - 1), column.clamp(0, values.shape[2] - 1)]
-    return torch.where(inside, soften(found), 0.0).double()
+def _soft_corners(
+    values: Tensor, bounds: Tensor, soften: Callable[[Tensor], Tensor], owner: Tensor, row: Tensor, column: Tensor
+) -> list[Tensor]:
+    """float64 soft values of cells' corners: upper left, upper right, lower left, lower right.
+
+    `bounds` (4, M) are the regions of the cells' masks; a corner outside of it (and so outside the map) is 0.
+    """
+    _, h, w = values.shape
+    x1, y1, x2, y2 = bounds.contiguous()
+    flat, place = values.reshape(-1), (owner * h + row) * w + column
+    in_columns = [(column + right >= x1) & (column + right < x2) for right in (0, 1)]
+    corners = []
+    for down in (0, 1):
+        in_row = (row + down >= y1) & (row + down < y2)
+        for right in (0, 1):
+            inside = in_row & in_columns[right]
+            found = soften(flat[(place + down * w + right) * inside])
+            corners.append(torch.where(inside, found, 0.0).double())
+    return corners
 
 
 def _crossings(lower: Tensor, before: Tensor, after: Tensor, ys: _Axis) -> Tensor:

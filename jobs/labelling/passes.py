@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,21 +29,37 @@ _PUBLISHING_AT_ONCE = 2
 
 @dataclass
 class Totals:
-    """What the records of this run add up to."""
+    """What the records of this run add up to. The first `warm_up` of them do not count as steady work."""
 
+    warm_up: int = 1
     images: int = 0
     instances: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     retries: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
+    _records: int = 0
+    _steady_images: int = 0
+    _steady_began: float = 0.0
+    _last: float = 0.0
 
     def add(self, record: UnitRecord) -> None:
+        self._last = time.time()
+        self._records += 1
+        if self._records == self.warm_up:
+            self._steady_began = self._last
+        elif self._records > self.warm_up:
+            self._steady_images += record.images
         self.images += record.images
         self.instances += record.instances
         self.failures.update(record.failures)
         self.retries.update(record.retries)
         for stage, seconds in record.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def steady(self) -> dict[str, float]:
+        """Images and seconds from the end of the warm-up on, and the `time.time()` at which that was."""
+        seconds = self._last - self._steady_began if self._steady_images else 0.0
+        return {"images": self._steady_images, "seconds": round(seconds, 3), "began": round(self._steady_began, 3)}
 
     def notes(self) -> str:
         pieces = [f"{count:,} {status}" for status, count in sorted(self.failures.items())]

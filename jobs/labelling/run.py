@@ -264,6 +264,8 @@ class _LabelRun:
         begin = time.monotonic()
         with LabelProgress(total, done) as progress:
             passes = Passes(pipeline, todo, staged, publisher, progress, self.lease, done)
+            # every actor's first unit holds its start
+            passes.totals.warm_up = plan.max_actors
             missing = passes.run()
         seconds = time.monotonic() - begin
         self._add_run(passes, started, seconds)
@@ -280,6 +282,7 @@ class _LabelRun:
                 "images": totals.images,
                 "seconds": round(seconds, 3),
                 "images_per_second": round(totals.images / seconds, 3),
+                "steady": totals.steady(),
                 "stage_seconds": {stage: round(spent, 3) for stage, spent in totals.seconds.items()},
                 "retries": dict(totals.retries),
             }

@@ -1,0 +1,71 @@
+"""How busy this machine's CPUs and GPUs are, sampled once a second on Linux."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+_INTERVAL_SECONDS = 1.0
+
+
+class BusySampler:
+    """Samples from `with` to its end; `between` gives means over a part of that time."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        #: (time, {"CPU": percent since the sample before, "GPU": percent})
+        self._samples: list[tuple[float, dict[str, float]]] = []
+
+    def __enter__(self) -> BusySampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def between(self, began: float, ended: float) -> dict[str, float]:
+        """Mean percent by kind of device over samples taken between two `time.time()`; empty where none was."""
+        inside = [percents for moment, percents in self._samples if began <= moment <= ended]
+        kinds = {kind for percents in inside for kind in percents}
+        return {kind: sum(percents.get(kind, 0.0) for percents in inside) / len(inside) for kind in sorted(kinds)}
+
+    def _sample(self) -> None:
+        before = _cpu_times()
+        while not self._stop.wait(_INTERVAL_SECONDS):
+            percents = {}
+            now = _cpu_times()
+            if before is not None and now is not None and now[1] > before[1]:
+                percents["CPU"] = 100 * (now[0] - before[0]) / (now[1] - before[1])
+            before = now
+            gpus = _gpu_percents()
+            if gpus:
+                percents["GPU"] = sum(gpus) / len(gpus)
+            self._samples.append((time.time(), percents))
+
+
+def _cpu_times() -> tuple[int, int] | None:
+    """(busy, total) clock ticks of all CPUs since the machine started; None where there is no /proc."""
+    try:
+        line = Path("/proc/stat").read_text().splitlines()[0]
+    except OSError:
+        return None
+    # user, nice, system, idle, iowait, irq, softirq, steal; guests are counted among users already
+    ticks = [int(text) for text in line.split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def _gpu_percents() -> list[float]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True)
+        return [float(line) for line in done.stdout.split()]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
