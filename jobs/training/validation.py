@@ -36,7 +36,11 @@ def detect_images(
     model: Yolact, images: ImageSet, device: str, positions: range, nms: NmsKind = "fast"
 ) -> Iterator[DetectedInstance]:
     """Detections in some images of a data set, in COCO's terms."""
-    predict = Predictor(model, device=device, score_threshold=SCORE_THRESHOLD, nms=nms)
+    return detect_with(Predictor(model, device=device, score_threshold=SCORE_THRESHOLD, nms=nms), images, positions)
+
+
+def detect_with(predict: Predictor, images: ImageSet, positions: range) -> Iterator[DetectedInstance]:
+    """As `detect_images`, by a predictor of the caller's."""
     category_ids = list(images.data.categories)
     for position in positions:
         image = images.data.images[position]

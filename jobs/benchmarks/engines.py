@@ -1,0 +1,145 @@
+"""The network alone, by every engine that this machine can run, against the eager float32 network at batch 1.
+
+    python -m jobs.benchmarks.engines --config yolact_resnet50
+
+Random weights and images: times depend on neither. All engines take turns, so that their ratios hold on a machine that
+others use too; a table of medians and ratios per image, and the seconds until the first result.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EnginesBenchConfig:
+    """Options of the measurement."""
+
+    config: str = "yolact_resnet50"
+    """config of the model"""
+    engines: tuple[str, ...] = ("float32/openvino", "int8/openvino", "onnxruntime")
+    """PRECISION/ENGINE, or onnxruntime; each is compared with float32/eager"""
+    batch_sizes: tuple[int, ...] = (1, 4)
+    """for the engines; the yardstick has 1"""
+    rounds: int = 5
+    """timed calls of each, in turns"""
+    threads: int = 2
+    """CPU threads"""
+    output: Path | None = None
+    """JSON file for the figures"""
+
+
+def main() -> None:
+    """Measure, print the table, write the JSON."""
+    import json
+
+    import tyro
+
+    config = tyro.cli(EnginesBenchConfig, description=__doc__)
+    figures = measure(config)
+    first = figures["float32/eager, batch 1"]["ms_per_image"]
+    print(f"{config.config}, {config.threads} threads, medians of {config.rounds}\n")
+    print(
+        "| engine | ms per image | fastest–slowest | times the speed | s to the first result |\n|---|---|---|---|---|"
+    )
+    for name, own in figures.items():
+        spread = f"{own['fastest_ms']:.0f}–{own['slowest_ms']:.0f}"
+        ratio = first / own["ms_per_image"]
+        print(f"| {name} | {own['ms_per_image']:.0f} | {spread} | {ratio:.2f} | {own['start_s']:.1f} |")
+    if config.output is not None:
+        config.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
+    """Per engine and batch size: median, fastest and slowest milliseconds per image, seconds to the first result."""
+    import numpy as np
+    import torch
+
+    from yolact.model import build_yolact
+
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(0)
+    model = build_yolact(config.config).eval()
+    size = model.config.input_size
+    calls: dict[str, tuple[Callable[[], object], int]] = {}
+    starts: dict[str, float] = {}
+    network = None
+    if "int8/openvino" in config.engines:
+        network = _int8(model)
+    for name in ("float32/eager", *config.engines):
+        for batch in config.batch_sizes if name != "float32/eager" else (1,):
+            images = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, 3, size, size)).astype(np.float32))
+            start = time.perf_counter()
+            call = _call(model, name, images, config.threads, network)
+            call()
+            label = f"{name}, batch {batch}"
+            starts[label] = time.perf_counter() - start
+            calls[label] = (call, batch)
+    spent: dict[str, list[float]] = {label: [] for label in calls}
+    for _ in range(config.rounds):
+        for label, (call, batch) in calls.items():
+            start = time.perf_counter()
+            call()
+            spent[label].append(1000 * (time.perf_counter() - start) / batch)
+    return {
+        label: {
+            "ms_per_image": statistics.median(times),
+            "fastest_ms": min(times),
+            "slowest_ms": max(times),
+            "start_s": starts[label],
+        }
+        for label, times in spent.items()
+    }
+
+
+def _call(model: Any, name: str, images: Any, threads: int, network: Any) -> Callable[[], object]:
+    import torch
+
+    from yolact.engine import make_engine
+    from yolact.engine_choice import capabilities_here, choose_engine
+
+    if name == "onnxruntime":
+        return _onnxruntime(model, images, threads)
+    precision, _, runner = name.partition("/")
+    choice = choose_engine(precision, runner or "auto", capabilities_here("cpu"))
+    engine = make_engine(
+        model, torch.device("cpu"), choice, len(images), network if choice.precision == "int8" else None
+    )
+    return lambda: engine(images)
+
+
+def _onnxruntime(model: Any, images: Any, threads: int) -> Callable[[], object]:
+    import tempfile
+
+    import onnxruntime
+
+    from jobs.export_model import export_program, write_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        write_onnx(export_program(model), path)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    array = images.numpy()
+    return lambda: session.run(None, {"images": array})
+
+
+def _int8(model: Any) -> Any:
+    import numpy as np
+
+    from yolact.openvino_engine import quantise
+    from yolact.preprocess import prepare_image
+
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
+    return quantise(model, [prepare_image(picture, model.config.input_size) for picture in pictures])
+
+
+if __name__ == "__main__":
+    main()
