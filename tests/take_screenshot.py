@@ -16,7 +16,7 @@ from PIL import Image
 def main(page: str, picture: str) -> None:
     with open_browser(1400, 1050) as browser:
         browser.get(Path(page).resolve().as_uri())
-        time.sleep(3)  # pictures are drawn when the browser finds the time
+        time.sleep(8)  # pictures are drawn when the browser finds the time
         browser.save_screenshot(picture)
     # 256 colours are enough for a page, and a quarter of the bytes
     with Image.open(picture) as image:

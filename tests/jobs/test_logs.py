@@ -42,15 +42,15 @@ def test_text_lines_are_said_once(capsys):
     assert line.endswith(" careful")
 
 
-def count_something(number: int) -> None:
-    logging.getLogger("jobs.somewhere").info("counted %d", number, extra={"fields": {"counted": number}})
-    logging.getLogger("jobs.somewhere").warning("a warning about %d", number)
-
-
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_workers_log_into_rays_files_with_the_runs_id(local_ray, log_format):
     import ray
     from ray._private.worker import _global_node
+
+    def count_something(number: int) -> None:  # local, so that it travels to the worker by value
+        log = logging.getLogger("jobs.somewhere")
+        log.info("counted %d", number, extra={"fields": {"counted": number}})
+        log.warning("a warning about %d", number)
 
     run = f"run-{log_format}"
     configure_logging(log_format, run)
