@@ -62,12 +62,18 @@ class Stage:
 
     def config(self, output: str) -> LabelConfig:
         return LabelConfig(
-            (self.lake,), output, weights=self.checkpoint, num_actors="1", images_per_unit=2, images_per_part=8
+            (self.lake,),
+            output,
+            weights=self.checkpoint,
+            precision="float32",
+            num_actors="1",
+            images_per_unit=2,
+            images_per_part=8,
         )
 
     def command(self, output: str) -> list[str]:
         config = self.config(output)
-        sizes = ["--num-actors", "1", "--images-per-unit", "2", "--images-per-part", "8"]
+        sizes = ["--precision", "float32", "--num-actors", "1", "--images-per-unit", "2", "--images-per-part", "8"]
         where = ["--output", output, "--weights", self.checkpoint, "--address", self.cluster.address]
         return [sys.executable, "-m", "jobs", "label", *config.inputs, *where, *sizes]
 

@@ -65,7 +65,9 @@ class Stage:
     rows: list[dict]
 
     def config(self, output: str) -> LabelConfig:
-        return LabelConfig((self.lake,), output, weights=self.checkpoint, images_per_unit=2, images_per_part=8)
+        return LabelConfig(
+            (self.lake,), output, weights=self.checkpoint, precision="float32", images_per_unit=2, images_per_part=8
+        )
 
     def read(self, output: str) -> list[dict]:
         filesystem = self.s3.filesystem()

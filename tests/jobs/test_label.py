@@ -61,7 +61,7 @@ def labelled_files(tmp_path_factory, pictures, checkpoint) -> tuple[str, dict[st
     folder = tmp_path_factory.mktemp("files")
     write_files(str(folder / "lake"), pictures)
     output = str(folder / "out")
-    config = LabelConfig((str(folder / "lake"),), output, weights=checkpoint, images_per_part=16)
+    config = LabelConfig((str(folder / "lake"),), output, weights=checkpoint, precision="float32", images_per_part=16)
     assert run(config) == 0
     return output, by_picture(read_labels(output))
 
@@ -131,13 +131,15 @@ def test_same_bits_whatever_the_actors_and_the_kind_of_lake(
     write(f"{base}/lake")
     inputs = (f"{base}/lake/shard-{{000..003}}.tar",) if kind == "tar" else (f"{base}/lake",)
     output = f"{base}/out"
-    assert run(LabelConfig(inputs, output, weights=checkpoint, num_actors=actors)) == 0
+    assert run(LabelConfig(inputs, output, weights=checkpoint, precision="float32", num_actors=actors)) == 0
     assert by_picture(read_labels(output)) == labelled_files[1]
 
 
 def test_batch_size_changes_no_more_than_float_noise(tmp_path, labelled_files, pictures, checkpoint):
     write_files(str(tmp_path / "lake"), pictures)
-    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, batch_size=5)
+    config = LabelConfig(
+        (str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32", batch_size=5
+    )
     assert run(config) == 0
     rows = by_picture(read_labels(str(tmp_path / "out")))
     for name, expected in labelled_files[1].items():
@@ -152,7 +154,7 @@ def test_a_finished_run_does_nothing_and_a_grown_lake_labels_what_is_new(tmp_pat
     lake, output = tmp_path / "lake", str(tmp_path / "out")
     names = list(pictures)
     write_files(str(lake), {name: pictures[name] for name in names[:10]})
-    config = LabelConfig((str(lake),), output, weights=checkpoint)
+    config = LabelConfig((str(lake),), output, weights=checkpoint, precision="float32")
     assert run(config) == 0
     first = (tmp_path / "out/labels/part-000000.parquet").stat().st_mtime_ns
     capsys.readouterr()
@@ -168,7 +170,9 @@ def test_a_finished_run_does_nothing_and_a_grown_lake_labels_what_is_new(tmp_pat
 def test_what_was_replaced_is_reported_and_relabelled_only_when_asked(tmp_path, pictures, checkpoint, capsys, caplog):
     names = list(pictures)
     write_shards(str(tmp_path / "lake"), {name: pictures[name] for name in names[:12]}, 3)
-    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, images_per_part=6)
+    config = LabelConfig(
+        (str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32", images_per_part=6
+    )
     assert run(config) == 0
     before = by_picture(read_labels(config.output))
     # the second shard, which lies in both parts, gets other pictures and one more
@@ -191,7 +195,9 @@ def test_what_was_replaced_is_reported_and_relabelled_only_when_asked(tmp_path, 
 def test_it_goes_on_where_it_was_stopped(tmp_path, pictures, checkpoint, labelled_files, capsys):
     write_files(str(tmp_path / "lake"), pictures)
     output = tmp_path / "out"
-    config = LabelConfig((str(tmp_path / "lake"),), str(output), weights=checkpoint, images_per_part=16)
+    config = LabelConfig(
+        (str(tmp_path / "lake"),), str(output), weights=checkpoint, precision="float32", images_per_part=16
+    )
     assert run(config) == 0
     # as a run leaves it that was killed after the first part was published
     (output / "labels/part-000001.parquet").unlink()
@@ -206,16 +212,16 @@ def test_another_identity_is_refused_with_both_shown(labelled_files, checkpoint,
     output, _ = labelled_files
     inputs = (str(Path(output).parent / "lake"),)
     with pytest.raises(UsageError, match=r"score_threshold 0.15; asked: .*score_threshold 0.5"):
-        run(LabelConfig(inputs, output, weights=checkpoint, score_threshold=0.5))
+        run(LabelConfig(inputs, output, weights=checkpoint, precision="float32", score_threshold=0.5))
     other = str(save_tiny_checkpoint(tmp_path, seed=1))
     with pytest.raises(UsageError, match="weights_sha256"):
-        run(LabelConfig(inputs, output, weights=other))
+        run(LabelConfig(inputs, output, weights=other, precision="float32"))
 
 
 def test_bad_images_are_rows_and_their_neighbours_get_labels(tmp_path, labelled_files, pictures, checkpoint):
     broken = {"empty.jpg": b"", "page.png": b"<html>not found</html>", "cut.jpg": pictures["picture-0000.jpg"][:300]}
     write_files(str(tmp_path / "lake"), {**pictures, **broken})
-    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint)
+    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32")
     assert run(config) == 3
     rows = by_picture(read_labels(str(tmp_path / "out")))
     for name in broken:
@@ -228,7 +234,7 @@ def test_bad_images_are_rows_and_their_neighbours_get_labels(tmp_path, labelled_
 
 def test_more_actors_than_the_cluster_holds_are_refused_at_once(tmp_path, pictures, checkpoint):
     write_files(str(tmp_path / "lake"), dict(list(pictures.items())[:2]))
-    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint)
+    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32")
     for wrong in ({"num_actors": "3"}, {"device": "cuda"}):
         with pytest.raises(UsageError, match="cannot be scheduled"):
-            run(LabelConfig(config.inputs, config.output, weights=checkpoint, **wrong))
+            run(LabelConfig(config.inputs, config.output, weights=checkpoint, precision="float32", **wrong))

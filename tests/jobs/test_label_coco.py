@@ -30,7 +30,14 @@ def label(s3, checkpoint: Path, photos: dict[str, bytes], shards: int, **options
     base = s3.prefix("coco")
     write_shards(f"{base}/lake", photos, shards)
     inputs = (f"{base}/lake/shard-{{000..{shards - 1:03d}}}.tar",)
-    assert run(LabelConfig(inputs, f"{base}/out", config="yolact_resnet50", weights=str(checkpoint), **options)) == 0
+    assert (
+        run(
+            LabelConfig(
+                inputs, f"{base}/out", config="yolact_resnet50", weights=str(checkpoint), precision="float32", **options
+            )
+        )
+        == 0
+    )
     filesystem = s3.filesystem()
     assert filesystem.exists(f"{base}/out/_SUCCESS")
     parts = filesystem.glob(f"{base.removeprefix('s3://')}/out/labels/part-*.parquet")

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.usefixtures("local_ray")
 
 
 def labelled(tmp_path, lake: str, name: str, checkpoint: str) -> dict[str, dict]:
-    config = LabelConfig((lake,), str(tmp_path / name), weights=checkpoint, max_error_rate=1.0, images_per_unit=8)
+    config = LabelConfig(
+        (lake,), str(tmp_path / name), weights=checkpoint, precision="float32", max_error_rate=1.0, images_per_unit=8
+    )
     assert run(config) == 0
     table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / name / "labels").iterdir())])
     assert table.schema.equals(LABELS)

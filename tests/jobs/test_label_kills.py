@@ -27,7 +27,7 @@ def lake(tmp_path_factory) -> Path:
 
 def start(lake: Path, output: Path, **faults: str) -> subprocess.Popen[str]:
     """The command on `lake`, in units of 2 and parts of 8 images."""
-    sizes = ["--images-per-unit", "2", "--images-per-part", "8", "--address", "local"]
+    sizes = ["--precision", "float32", "--images-per-unit", "2", "--images-per-part", "8", "--address", "local"]
     return subprocess.Popen(
         [
             sys.executable, "-m", "jobs", "label", str(lake / "lake"), "--output", str(output),

@@ -25,7 +25,9 @@ def test_credentials_of_the_environment_stand_nowhere(s3, tmp_path, monkeypatch,
     with FaultProxy(s3.endpoint) as proxy:
         proxy.fail("forbidden", times=3)
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        config = LabelConfig((lake,), output, weights=str(save_tiny_checkpoint(tmp_path)), max_error_rate=1.0)
+        config = LabelConfig(
+            (lake,), output, weights=str(save_tiny_checkpoint(tmp_path)), precision="float32", max_error_rate=1.0
+        )
         assert run(config) == 0
         assert proxy.requests
     captured = capsys.readouterr()

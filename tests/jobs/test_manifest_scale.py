@@ -47,7 +47,9 @@ def test_the_job_goes_on_where_the_made_up_output_stands(tmp_path):
     parts = write_manifest(output, write_shards(lake, 3), 300, sizes).parts
     write_published(output, parts[0])
     write_staged(output, parts[1], 4)
-    config = LabelConfig((lake,), output.uri, weights=str(save_tiny_checkpoint(tmp_path)), max_error_rate=1.0)
+    config = LabelConfig(
+        (lake,), output.uri, weights=str(save_tiny_checkpoint(tmp_path)), precision="float32", max_error_rate=1.0
+    )
     assert run(config) == 0
     published, manifest = (_rows(Path(folder)) for folder in (output.labels, output.manifest))
     assert [row["image_id"] for row in published] == [row["image_id"] for row in manifest]
