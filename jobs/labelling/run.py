@@ -49,7 +49,8 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
     check_options(config)
     output = Output.at(config.output)
     try:
-        storage.check_reachable(output.uri)
+        for folder in (output.uri, *lake.folders_of(config.inputs)):
+            storage.check_reachable(folder)
         sources = lake.expand_inputs(config.inputs, exclude=output.uri)
         model = resolve_model(config.config, config.weights)
         identity = make_identity(config, model)
@@ -121,8 +122,8 @@ class _LabelRun:
         model = self.model.load()
 
         from jobs.count_range import parse_count_range
-        from jobs.labelling.cluster_plan import make_plan
         from jobs.labelling.arithmetic import device_for, settle_engine
+        from jobs.labelling.cluster_plan import make_plan
         from jobs.labelling.relabel import remove_strays, replace_changed
         from jobs.ray_session import alive_nodes, free_resources, is_autoscaling, ray_session
 
@@ -207,8 +208,8 @@ class _LabelRun:
     def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
         import ray
 
-        from jobs.labelling.passes import Passes, Publisher
         from jobs.labelling.arithmetic import network_for_actors
+        from jobs.labelling.passes import Passes, Publisher
         from jobs.labelling.pipeline import Pipeline
         from jobs.labelling.progress import LabelProgress
         from jobs.labelling.stages import InputLimits
@@ -224,9 +225,9 @@ class _LabelRun:
             "yolact.identity": self.record["identity_sha256"],
             "yolact.model": self.model.config.name,
         }
-        settings = PredictorSettings(
         limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
         weights = ray.put(model)
+        settings = PredictorSettings(
             weights,
             device=plan.device,
             precision=self.record["precision"],
@@ -234,7 +235,6 @@ class _LabelRun:
             max_detections=self.identity["max_detections"],
             nms=self.config.nms,
             batch_size=self.config.batch_size,
-        )
             engine=self.record["engine"],
             network=network_for_actors(
                 self.record,
@@ -247,6 +247,7 @@ class _LabelRun:
                 columns=self._columns,
                 plan=plan,
             ),
+        )
         pipeline = Pipeline(
             self.output,
             limits,
