@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import logging
 import sys
@@ -68,13 +69,22 @@ def in_worker(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function for a Ray worker, whose process then logs as this driver was told to."""
     settings = _settings
 
-    @functools.wraps(function)
-    def logging_function(*args: Any, **kwargs: Any) -> Any:
+    def configure() -> None:
         level = logging.INFO if settings.log_format == "json" else logging.WARNING
         _send_to_stderr(_text_or_json(settings, f"%(asctime)s {settings.run} %(message)s"), level)
+
+    @functools.wraps(function)
+    def logging_function(*args: Any, **kwargs: Any) -> Any:
+        configure()
         return function(*args, **kwargs)
 
-    return logging_function
+    @functools.wraps(function)
+    def logging_generator(*args: Any, **kwargs: Any) -> Any:
+        configure()
+        yield from function(*args, **kwargs)
+
+    # Ray streams the results of generator functions only
+    return logging_generator if inspect.isgeneratorfunction(function) else logging_function
 
 
 def _text_or_json(settings: _Settings, text: str) -> logging.Formatter:
