@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import threading
@@ -63,9 +64,13 @@ def _cpu_times() -> tuple[int, int] | None:
 def _gpu_percents() -> list[float]:
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True)
-        return [float(line) for line in done.stdout.split()]
-    except (OSError, subprocess.SubprocessError, ValueError):
+        done = subprocess.run(["nvidia-smi", "-q", "-x"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
         return []
+    return gpu_percents_in(done.stdout)
+
+
+def gpu_percents_in(described: str) -> list[float]:
+    """Utilisation of each GPU in the XML of `nvidia-smi -q -x`; a GPU that does not tell it is left out."""
+    return [float(percent) for percent in re.findall(r"<gpu_util>\s*(\d+)\s*%\s*</gpu_util>", described)]

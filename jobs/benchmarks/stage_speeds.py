@@ -39,39 +39,24 @@ class StageSpeeds:
     """Measures on the images of a finished label run. `record` is its run.json."""
 
     def __init__(self, label: LabelConfig, record: dict[str, Any], plan: Plan) -> None:
-        import ray
-
-        from jobs.labelling.arithmetic import network_for_actors
-        from jobs.model_source import PredictorSettings, resolve_model
+        from jobs.labelling.arithmetic import predictor_settings
+        from jobs.model_source import resolve_model
 
         source = resolve_model(label.config, label.weights)
         output = Output.at(label.output)
         limits = InputLimits(label.max_pixels, label.max_bytes)
         columns = ParquetColumns(label.image_column, label.id_column)
         parts = [part for generation in manifest.read_generations(output) for part in generation.parts]
-        model = source.load()
-        weights = ray.put(model)
-        network = network_for_actors(
+        self._settings = predictor_settings(
+            label,
             record,
             output,
             parts,
-            model,
-            weights,
+            source.load(),
             write_record=lambda: None,
             limits=limits,
             columns=columns,
             plan=plan,
-        )
-        self._settings = PredictorSettings(
-            weights,
-            device=plan.device,
-            precision=record["precision"],
-            score_threshold=label.score_threshold,
-            max_detections=record["thresholds"]["max_detections"],
-            nms=label.nms,
-            batch_size=label.batch_size,
-            engine=record["engine"],
-            network=network,
         )
         self._lake = SampleLake(output, limits, columns, source.config.input_size)
         self._units = [unit for part in parts for unit in part.unit_numbers()]

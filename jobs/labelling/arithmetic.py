@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.errors import UsageError
 from jobs.labelling.cluster_plan import Plan
+from jobs.model_source import PredictorSettings
 from yolact.engine_choice import Capabilities, EngineChoice, capabilities_here, choose_engine
 
 if TYPE_CHECKING:
@@ -54,6 +55,45 @@ def _capabilities(plan: Plan, num_nodes: int) -> Capabilities:
     probe = ray.remote(capabilities_here).options(num_cpus=plan.actor_cpus, num_gpus=plan.actor_gpus)
     found: Capabilities = ray.get(probe.remote(plan.device))
     return found
+
+
+def predictor_settings(
+    config: LabelConfig,
+    record: dict[str, Any],
+    output: Output,
+    parts: Sequence[Part],
+    model: Yolact,
+    *,
+    write_record: Callable[[], None],
+    limits: InputLimits,
+    columns: ParquetColumns,
+    plan: Plan,
+) -> PredictorSettings:
+    """What the actors of a run are made from; puts `model` into Ray's object store. See `network_for_actors`."""
+    import ray
+
+    weights = ray.put(model)
+    return PredictorSettings(
+        weights,
+        device=plan.device,
+        precision=record["precision"],
+        score_threshold=config.score_threshold,
+        max_detections=record["thresholds"]["max_detections"],
+        nms=config.nms,
+        batch_size=config.batch_size,
+        engine=record["engine"],
+        network=network_for_actors(
+            record,
+            output,
+            parts,
+            model,
+            weights,
+            write_record=write_record,
+            limits=limits,
+            columns=columns,
+            plan=plan,
+        ),
+    )
 
 
 def network_for_actors(

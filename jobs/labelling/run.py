@@ -206,15 +206,12 @@ class _LabelRun:
         )
 
     def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
-        import ray
-
-        from jobs.labelling.arithmetic import network_for_actors
+        from jobs.labelling.arithmetic import predictor_settings
         from jobs.labelling.passes import Passes, Publisher
         from jobs.labelling.pipeline import Pipeline
         from jobs.labelling.progress import LabelProgress
         from jobs.labelling.stages import InputLimits
         from jobs.metrics import JobMetrics
-        from jobs.model_source import PredictorSettings
 
         parts = [part for generation in generations for part in generation.parts]
         published = self.output.published_parts()
@@ -226,27 +223,16 @@ class _LabelRun:
             "yolact.model": self.model.config.name,
         }
         limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
-        weights = ray.put(model)
-        settings = PredictorSettings(
-            weights,
-            device=plan.device,
-            precision=self.record["precision"],
-            score_threshold=self.config.score_threshold,
-            max_detections=self.identity["max_detections"],
-            nms=self.config.nms,
-            batch_size=self.config.batch_size,
-            engine=self.record["engine"],
-            network=network_for_actors(
-                self.record,
-                self.output,
-                parts,
-                model,
-                weights,
-                write_record=lambda: run_record.write(self.output, self.record),
-                limits=limits,
-                columns=self._columns,
-                plan=plan,
-            ),
+        settings = predictor_settings(
+            self.config,
+            self.record,
+            self.output,
+            parts,
+            model,
+            write_record=lambda: run_record.write(self.output, self.record),
+            limits=limits,
+            columns=self._columns,
+            plan=plan,
         )
         pipeline = Pipeline(
             self.output,

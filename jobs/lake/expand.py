@@ -56,10 +56,15 @@ def folders_of(inputs: Sequence[str]) -> list[str]:
     """The folders or prefixes in object stores that `inputs` will be looked for in, each once."""
     folders = []
     for argument in inputs:
-        if "://" in argument:
-            folder = re.split(r"[*?\[{]", argument, maxsplit=1)[0]
-            folders.append(folder if folder == argument else folder.rpartition("/")[0])
-    return list(dict.fromkeys(folders))
+        patterns = [_normalised(pattern) for pattern in expand_braces(argument)]
+        for pattern in patterns:
+            if _has_magic(pattern):
+                folders.append(_split_at_magic(pattern)[0])
+            else:
+                folders.append(pattern if len(patterns) == 1 else pattern.rpartition("/")[0])
+    # nothing can be listed without a bucket, nor on the web; a disk is there
+    unlisted = ("http://", "https://")
+    return list(dict.fromkeys(f for f in folders if "://" in f and not f.startswith(unlisted)))
 
 
 def _source(item: ObjectInfo) -> Source:
@@ -162,10 +167,7 @@ def _objects_of_pattern(pattern: str, retry: Retry) -> Iterator[ObjectInfo]:
 
 def _matches(pattern: str, retry: Retry) -> Iterator[ObjectInfo]:
     """Objects whose URI matches, or lies below a folder that does."""
-    magic = _MAGIC.search(pattern)
-    assert magic is not None
-    folder, _, name_prefix = pattern[: magic.start()].rpartition("/")
-    rest = pattern[magic.start() :]
+    folder, name_prefix, rest = _split_at_magic(pattern)
     # a pattern for files, such as *.tar, need not look into the folders beside them
     only_files = "/" not in rest and "**" not in rest and kind_of(rest) is not None
     try:
@@ -175,6 +177,14 @@ def _matches(pattern: str, retry: Retry) -> Iterator[ObjectInfo]:
     for item in iter_objects(folder or "/", name_prefix, recursive=not only_files, retry=retry):
         if matching.match(item.uri):
             yield item
+
+
+def _split_at_magic(pattern: str) -> tuple[str, str, str]:
+    """Folder, start of a name in it, and the pattern from its first magic character on."""
+    magic = _MAGIC.search(pattern)
+    assert magic is not None
+    folder, _, name_prefix = pattern[: magic.start()].rpartition("/")
+    return folder, name_prefix, pattern[magic.start() :]
 
 
 def _has_magic(pattern: str) -> bool:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import warnings
 from collections.abc import Iterator
 
 import pytest
 from fault_report import FaultReport
+from local_ray import start_local_ray
 from s3_server import S3Server
 
 
@@ -31,15 +30,6 @@ def local_ray(s3: S3Server) -> Iterator[None]:
     os.environ.setdefault("RAY_worker_niceness", "0")  # the test waits for them, so they matter as much as it does
     import ray
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+    start_local_ray()
     yield
     ray.shutdown()

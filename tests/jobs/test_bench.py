@@ -12,7 +12,7 @@ from PIL import Image
 from stand_in import save_tiny_checkpoint
 
 from jobs.bench import BenchConfig, run
-from jobs.benchmarks.busy import BusySampler
+from jobs.benchmarks.busy import BusySampler, gpu_percents_in
 from jobs.benchmarks.speed_table import estimate, spread
 from jobs.errors import UsageError
 from jobs.labelling.passes import Totals
@@ -25,6 +25,11 @@ def test_estimate():
     assert values["money"] == pytest.approx(20.0)
     assert values["money_per_million_images"] == pytest.approx(20 / 3.6)
     assert estimate(10, 1, None, 1.0)["money"] is None
+
+
+def test_gpu_utilisation_is_read_from_nvidia_smi():
+    one = "<gpu><utilization><gpu_util>{}</gpu_util><memory_util>9 %</memory_util></utilization></gpu>"
+    assert gpu_percents_in(one.format("37 %") + one.format("N/A") + one.format("100 %")) == [37.0, 100.0]
 
 
 def test_spread():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from fault_proxy import FaultProxy, Kind
 from lakes import draw_pictures, write_files
+from local_ray import start_local_ray
 from s3_server import S3Server
 from stand_in import save_tiny_checkpoint
 
@@ -97,14 +97,7 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
         environment.setenv("RAY_idle_worker_killing_time_threshold_ms", "3600000")
         environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+        start_local_ray()
         stage = Stage(proxy, s3, lake, str(save_tiny_checkpoint(folder)), [])
         undisturbed = s3.prefix("undisturbed")
         assert run(stage.config(undisturbed)) == EXIT_OK

@@ -85,6 +85,8 @@ def test_many_shards_by_braces_cost_one_listing(folder, monkeypatch):
 def test_stores_are_asked_at_the_folder_before_any_pattern():
     inputs = ["s3://lake/shards/{000..099}.tar", "s3://lake/*/a.jpg", "s3://lake/shards/x.tar", "photos/*.jpg"]
     assert folders_of([*inputs, inputs[0]]) == ["s3://lake/shards", "s3://lake", "s3://lake/shards/x.tar"]
+    assert folders_of(["s3://{a,b}/shards/*.tar", "s3a://c/x"]) == ["s3://a/shards", "s3://b/shards", "s3://c/x"]
+    assert folders_of(["https://host/a.jpg?size=1", "s3://{a,b}", "photos/{1,2}.jpg"]) == []
 
 
 def test_what_is_not_there_is_said(folder):
