@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -66,11 +67,17 @@ class Pipeline:
                     yield UnitRecord.from_json(text)
         except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
             raise JobError(f"the pipeline stopped: {last_line(error)}; run the same command again to go on") from error
+        finally:
+            # Ray ends an execution's actors when nothing refers to them. The error of a failed task refers to itself,
+            # and would keep actors, and the CPUs that the next execution waits for, until a collection by chance
+            del records
+            gc.collect()
 
     def _chain(self, units: Sequence[int], careful: bool) -> ray.data.Dataset:
         plan = self.plan
         return (
-            ray.data.from_arrow([pa.table({"unit": pa.array([unit], pa.int64())}) for unit in units])
+            # not from_arrow, which asks for each table's schema in a task of a whole CPU
+            ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
             .map_batches(
                 fetch_and_decode,
                 batch_size=1,
@@ -163,4 +170,5 @@ def configure_ray_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # what it tells as an error, such as a task that failed, is counted and told by the passes
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
