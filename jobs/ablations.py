@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jobs.training.data import ImageSet
+    from yolact.config import NmsKind
     from yolact.model import Yolact
-    from yolact.nms import NmsKind
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def run(config: DemoConfig) -> int:
     plates.run(
         plates.PlatesConfig(lake, num_plates=config.num_plates, layout="tar", plates_per_shard=12, mean_diameter=20.0)
     )
-    print(f"\n== yolact label {lake}/shards --output {labels} --nms standard", flush=True)
-    exit_code = label.run(label.LabelConfig((f"{lake}/shards",), labels, nms="standard", address="local"))
+    print(f"\n== yolact label {lake}/shards --output {labels}", flush=True)
+    exit_code = label.run(label.LabelConfig((f"{lake}/shards",), labels, address="local"))
     if exit_code != EXIT_OK:
         return exit_code
     print("\n== what was written")

@@ -31,8 +31,8 @@ class LabelConfig:
     """Instances scoring no more than this are left out (0 to 1)."""
     max_detections: int | None = None
     """Most instances of one image; the model's own number (100 for the COCO models) if not given."""
-    nms: Literal["fast", "fast-cross-class", "standard"] = "fast"
-    """Which non-maximum suppression."""
+    nms: Literal["fast", "fast-cross-class", "standard"] | None = None
+    """Which non-maximum suppression; the model's own (fast for the COCO models, standard for nuclei) if not given."""
     precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
     """Arithmetic of the network. auto: bfloat16 where the hardware has it, else float32 on CPUs, float16 on GPUs;
     int8 (CPUs, by OpenVINO) is calibrated on a sample of the lake first."""

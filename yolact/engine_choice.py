@@ -22,6 +22,8 @@ class Capabilities:
     device: str
     fast_bfloat16: bool
     """bfloat16 has instructions of its own: AMX, AVX-512 BF16, or a GPU since Ampere"""
+    amx: bool
+    """a CPU with tiles for matrix products"""
     compiler: bool
     """torch.compile has what it needs: a C++ compiler for CPUs, Triton for GPUs"""
     openvino: bool
@@ -44,8 +46,8 @@ def choose_engine(precision: str, engine: str, here: Capabilities) -> EngineChoi
     """Fill in what was left to "auto".
 
     `precision` "auto" is the fastest arithmetic that costs no accuracy worth naming: never int8, whose price depends
-    on the model, and bfloat16 only where it has instructions of its own. float32 is the exact path, eager and without
-    start-up cost, unless another engine is asked for by name.
+    on the model, and bfloat16 only where it has instructions of its own. float32 asked for by name is the exact path,
+    eager and without start-up cost, unless another engine is asked for as well.
 
     Raises:
         ValueError: for an unknown name, or a pair that this machine cannot run; says what to do.
@@ -61,7 +63,7 @@ def choose_engine(precision: str, engine: str, here: Capabilities) -> EngineChoi
     else:
         arithmetic = next(name for name in PRECISIONS if name == precision)
     if engine == "auto":
-        runner, reason = _fastest_engine(arithmetic, here)
+        runner, reason = _fastest_engine(arithmetic, here, exact=precision == "float32")
         reasons.append(reason)
     else:
         runner = next(name for name in ENGINES if name == engine)
@@ -79,16 +81,20 @@ def _fastest_precision(here: Capabilities) -> tuple[Precision, str]:
     return "float32", "the CPU has neither AMX nor AVX-512 BF16"
 
 
-def _fastest_engine(precision: Precision, here: Capabilities) -> tuple[EngineName, str]:
+def _fastest_engine(precision: Precision, here: Capabilities, *, exact: bool) -> tuple[EngineName, str]:
+    """By the measurements of docs/engines.md."""
     if precision == "int8":
         return "openvino", "int8 is OpenVINO's"
-    if precision == "float32":
+    if exact:
         return "eager", "the exact path"
-    if here.compiler:
-        return "compiled", "torch.compile has its compiler"
-    if here.openvino and precision == "bfloat16" and here.device == "cpu":
-        return "openvino", "torch.compile finds no C++ compiler"
-    return "eager", "torch.compile finds no compiler"
+    if here.device == "cuda" or here.amx:
+        if here.compiler and precision != "float32":
+            return "compiled", "torch.compile has its compiler"
+        if here.device == "cuda":
+            return "eager", "torch.compile finds no compiler"
+    if here.openvino and precision != "float16":
+        return "openvino", "the fastest without AMX" if not here.amx else "torch.compile finds no C++ compiler"
+    return "eager", "OpenVINO is not installed"
 
 
 def _check(precision: Precision, engine: EngineName, here: Capabilities) -> None:
@@ -114,11 +120,11 @@ def capabilities_here(device: str) -> Capabilities:
     import importlib.util
     import shutil
 
-    from yolact.precision import has_fast_bfloat16
+    from yolact.precision import has_amx, has_fast_bfloat16
 
     if device == "cuda":
         compiler = importlib.util.find_spec("triton") is not None
     else:
         compiler = any(shutil.which(name) for name in ("g++", "clang++"))
     openvino = all(importlib.util.find_spec(name) is not None for name in ("openvino", "nncf"))
-    return Capabilities(device, has_fast_bfloat16(device), compiler, openvino)
+    return Capabilities(device, has_fast_bfloat16(device), has_amx(device), compiler, openvino)

@@ -9,16 +9,14 @@ Shapes: A boxes, C classes, M candidates (pairs of box and class), N kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from yolact.boxes import box_iou
-from yolact.config import NmsConfig
-
-NmsKind = Literal["fast", "fast-cross-class", "standard"]
+from yolact.config import NmsConfig, NmsKind
 
 
 class Kept(NamedTuple):
@@ -75,7 +73,7 @@ def standard_nms(boxes: Tensor, scores: Tensor, settings: NmsConfig, score_thres
     return candidates.take(kept.sort().values[: settings.max_detections])
 
 
-NMS_KINDS: dict[str, Nms] = {"fast": fast_nms, "fast-cross-class": cross_class_fast_nms, "standard": standard_nms}
+NMS_KINDS: dict[NmsKind, Nms] = {"fast": fast_nms, "fast-cross-class": cross_class_fast_nms, "standard": standard_nms}
 
 
 def _candidates(scores: Tensor, score_threshold: float) -> Kept:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from yolact.boxes import relative_to_pixels
+from yolact.config import NmsKind
 from yolact.engine import make_engine
 from yolact.engine_choice import EngineName, Precision, capabilities_here, choose_engine
 from yolact.model import RawPredictions, Yolact
-from yolact.nms import NMS_KINDS, NmsKind
+from yolact.nms import NMS_KINDS
 from yolact.postprocess import Instances, detect, instance_masks
 from yolact.preprocess import PreparedImage, network_input, prepare_image
 from yolact.rle import Rle, decode, encode_mask_logits
@@ -66,7 +67,7 @@ class Predictor:
             path; "auto" picks by what this machine can do; "int8" needs `network`.
         score_threshold: detections with a score at or below it are left out, 0..1.
         max_detections: per image. None takes the config's (100), and with "fast-cross-class" the release's: no limit.
-        nms: "fast", "fast-cross-class" or "standard".
+        nms: "fast", "fast-cross-class" or "standard"; None takes the config's ("fast" for all models of the paper).
         batch_size: images per run of the network; None takes 16 on a GPU, 1 on a CPU.
         engine: what runs the network: "eager", "compiled" (torch.compile: the first call takes a minute, later
             processes find the code in a cache), "openvino", or "auto" for the fastest of the precision.
@@ -85,11 +86,12 @@ class Predictor:
         precision: Precision | Literal["auto"] = "float32",
         score_threshold: float = 0.15,
         max_detections: int | None = None,
-        nms: NmsKind = "fast",
+        nms: NmsKind | None = None,
         batch_size: int | None = None,
         engine: EngineName | Literal["auto"] = "auto",
         network: OpenVinoNetwork | None = None,
     ) -> None:
+        nms = nms or model.config.nms.kind
         if nms not in NMS_KINDS:
             raise ValueError(f"nms {nms!r} is not one of {', '.join(NMS_KINDS)}")
         if not 0 <= score_threshold <= 1:

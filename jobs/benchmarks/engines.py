@@ -3,7 +3,8 @@
     python -m jobs.benchmarks.engines --config yolact_resnet50
 
 Random weights and images: times depend on neither. All engines take turns, so that their ratios hold on a machine that
-others use too; a table of medians and ratios per image, and the seconds until the first result.
+others use too; a table of medians and ratios per image, and the seconds until the first result. The floor is what the
+network's operations take at the rate at which torch multiplies large matrices on the same threads, in the same minutes.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ class EnginesBenchConfig:
 
     config: str = "yolact_resnet50"
     """config of the model"""
-    engines: tuple[str, ...] = ("float32/openvino", "int8/openvino", "onnxruntime")
-    """PRECISION/ENGINE, or onnxruntime; each is compared with float32/eager"""
+    engines: tuple[str, ...] = ()
+    """PRECISION/ENGINE, or onnxruntime; each is compared with float32/eager. All that this machine can run, if none
+    is given; onnxruntime only if it is"""
     batch_sizes: tuple[int, ...] = (1, 4)
     """for the engines; the yardstick has 1"""
     rounds: int = 5
@@ -48,6 +50,9 @@ def main() -> None:
         "| engine | ms per image | fastest–slowest | times the speed | s to the first result |\n|---|---|---|---|---|"
     )
     for name, own in figures.items():
+        if name.startswith("floor"):
+            print(f"| {name} | {own['ms_per_image']:.0f} | | {first / own['ms_per_image']:.2f} | |")
+            continue
         spread = f"{own['fastest_ms']:.0f}–{own['slowest_ms']:.0f}"
         ratio = first / own["ms_per_image"]
         print(f"| {name} | {own['ms_per_image']:.0f} | {spread} | {ratio:.2f} | {own['start_s']:.1f} |")
@@ -55,8 +60,28 @@ def main() -> None:
         config.output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
+def here() -> tuple[str, ...]:
+    """PRECISION/ENGINE of all that this machine's CPU can run, but for the yardstick."""
+    from yolact.engine_choice import ENGINES, PRECISIONS, capabilities_here, choose_engine
+
+    found = []
+    capabilities = capabilities_here("cpu")
+    for precision in PRECISIONS:
+        for engine in ENGINES:
+            try:
+                choose_engine(precision, engine, capabilities)
+            except ValueError:
+                continue
+            found.append(f"{precision}/{engine}")
+    # float16 has no instructions on CPUs
+    return tuple(name for name in found if name != "float32/eager" and not name.startswith("float16"))
+
+
 def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
-    """Per engine and batch size: median, fastest and slowest milliseconds per image, seconds to the first result."""
+    """Per engine and batch size: median, fastest and slowest milliseconds per image, seconds to the first result.
+
+    The floors stand beside them with their milliseconds alone.
+    """
     import numpy as np
     import torch
 
@@ -68,10 +93,9 @@ def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
     size = model.config.input_size
     calls: dict[str, tuple[Callable[[], object], int]] = {}
     starts: dict[str, float] = {}
-    network = None
-    if "int8/openvino" in config.engines:
-        network = _int8(model)
-    for name in ("float32/eager", *config.engines):
+    engines = config.engines or here()
+    network = _int8(model) if "int8/openvino" in engines else None
+    for name in ("float32/eager", *engines):
         for batch in config.batch_sizes if name != "float32/eager" else (1,):
             images = torch.from_numpy(np.random.default_rng(0).normal(size=(batch, 3, size, size)).astype(np.float32))
             start = time.perf_counter()
@@ -81,12 +105,15 @@ def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
             starts[label] = time.perf_counter() - start
             calls[label] = (call, batch)
     spent: dict[str, list[float]] = {label: [] for label in calls}
+    rates: dict[str, list[float]] = {name: [] for name in ("float32", "bfloat16")}
     for _ in range(config.rounds):
+        for name, own in rates.items():
+            own.append(matmul_rate(getattr(torch, name)))
         for label, (call, batch) in calls.items():
             start = time.perf_counter()
             call()
             spent[label].append(1000 * (time.perf_counter() - start) / batch)
-    return {
+    figures = {
         label: {
             "ms_per_image": statistics.median(times),
             "fastest_ms": min(times),
@@ -95,6 +122,35 @@ def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
         }
         for label, times in spent.items()
     }
+    operations = count_operations(model)
+    floors = {
+        f"floor of {name}: {operations / 1e9:.1f} GFLOP at {statistics.median(own) / 1e12:.2f} TFLOP/s": {
+            "ms_per_image": 1000 * operations / statistics.median(own)
+        }
+        for name, own in rates.items()
+    }
+    return figures | floors
+
+
+def matmul_rate(dtype: Any, side: int = 2048) -> float:
+    """Floating-point operations per second of one product of two square matrices."""
+    import torch
+
+    left, right = (torch.ones(side, side, dtype=dtype) for _ in range(2))
+    start = time.perf_counter()
+    torch.mm(left, right)
+    return 2 * side**3 / (time.perf_counter() - start)
+
+
+def count_operations(model: Any) -> int:
+    """Floating-point operations of the network for one image; a multiplication and its addition are two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    size = model.config.input_size
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model.infer(torch.zeros(1, 3, size, size))
+    return int(counter.get_total_flops())
 
 
 def _call(model: Any, name: str, images: Any, threads: int, network: Any) -> Callable[[], object]:

@@ -79,7 +79,7 @@ def predictor_settings(
         precision=record["precision"],
         score_threshold=config.score_threshold,
         max_detections=record["thresholds"]["max_detections"],
-        nms=config.nms,
+        nms=record["nms"],
         batch_size=config.batch_size,
         engine=record["engine"],
         network=network_for_actors(

@@ -64,7 +64,7 @@ def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
         "weights_sha256": model.sha256,
         "score_threshold": config.score_threshold,
         "max_detections": config.max_detections or model.config.nms.max_detections,
-        "nms": config.nms,
+        "nms": config.nms or model.config.nms.kind,
         "precision": config.precision,
         "engine": config.engine,
         "max_pixels": config.max_pixels,

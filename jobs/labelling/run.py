@@ -167,7 +167,7 @@ class _LabelRun:
                 "nms_iou": self.model.config.nms.iou_threshold,
                 "max_detections": self.identity["max_detections"],
             },
-            "nms": self.config.nms,
+            "nms": self.identity["nms"],
             "precision": choice.precision,
             "engine": choice.engine,
             "engine_reason": choice.reason,

@@ -55,7 +55,7 @@ def prototype_view(model: Yolact, image_id: str, pixels: np.ndarray) -> Prototyp
     model = model.cpu().eval()
     inputs = network_input(prepare_image(pixels, model.config.input_size), model.config, torch.device("cpu"))
     raw = model.infer(inputs[None])
-    found = detect(raw, 0, model.anchors, model.config.nms, NMS_KINDS["fast"])
+    found = detect(raw, 0, model.anchors, model.config.nms, NMS_KINDS[model.config.nms.kind])
     if not len(found.scores):
         return None
     prototypes, coefficients = raw.prototypes[0], found.coefficients[0]

@@ -8,10 +8,10 @@ import torch.distributed
 
 from jobs.training.data import ImageSet
 from yolact.coco import coco_json
+from yolact.config import NmsKind
 from yolact.evaluation import CocoScores, DetectedInstance, evaluate_instances
 from yolact.images import decode_image
 from yolact.model import Yolact
-from yolact.nms import NmsKind
 from yolact.predictor import Predictor
 
 #: detections below it change AP by next to nothing
@@ -33,7 +33,7 @@ def validate(
 
 
 def detect_images(
-    model: Yolact, images: ImageSet, device: str, positions: range, nms: NmsKind = "fast"
+    model: Yolact, images: ImageSet, device: str, positions: range, nms: NmsKind | None = None
 ) -> Iterator[DetectedInstance]:
     """Detections in some images of a data set, in COCO's terms."""
     return detect_with(Predictor(model, device=device, score_threshold=SCORE_THRESHOLD, nms=nms), images, positions)

@@ -13,6 +13,7 @@ from stand_in import save_tiny_checkpoint
 
 from jobs.bench import BenchConfig, run
 from jobs.benchmarks.busy import BusySampler, gpu_percents_in
+from jobs.benchmarks.guard import regressions
 from jobs.benchmarks.speed_table import estimate, spread
 from jobs.errors import UsageError
 from jobs.labelling.passes import Totals
@@ -103,3 +104,9 @@ def test_the_whole_command(local_ray, tmp_path, capsys, monkeypatch):
     table = capsys.readouterr().out
     for word in ("end to end", "model only", "post-processing only", "decode only", "efficiency", "1,000,000 images"):
         assert word in table
+
+
+def test_the_guard_tells_what_became_slower():
+    stored = {"a": 10.0, "b": 4.0, "c": 2.0}
+    assert regressions(stored, {"a": 7.6, "b": 4.4, "c": 1.6, "new": 1.0}) == []
+    assert regressions(stored, {"a": 7.4, "b": 4.0}) == ["a 7.40, was 10.00", "c cannot be measured here"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from yolact.engine_choice import Capabilities, choose_engine
 
-PLAIN_CPU = Capabilities("cpu", fast_bfloat16=False, compiler=True, openvino=False)
-AMX_CPU = replace(PLAIN_CPU, fast_bfloat16=True)
-AMPERE = Capabilities("cuda", fast_bfloat16=True, compiler=True, openvino=True)
+PLAIN_CPU = Capabilities("cpu", fast_bfloat16=False, amx=False, compiler=True, openvino=False)
+AVX512_CPU = replace(PLAIN_CPU, fast_bfloat16=True)
+AMX_CPU = replace(AVX512_CPU, amx=True)
+AMPERE = Capabilities("cuda", fast_bfloat16=True, amx=False, compiler=True, openvino=True)
 TURING = replace(AMPERE, fast_bfloat16=False)
 
 
@@ -18,7 +20,9 @@ TURING = replace(AMPERE, fast_bfloat16=False)
     ("here", "precision", "engine"),
     [
         (PLAIN_CPU, "float32", "eager"),
-        (replace(PLAIN_CPU, openvino=True), "float32", "eager"),
+        (replace(PLAIN_CPU, openvino=True), "float32", "openvino"),
+        (AVX512_CPU, "bfloat16", "eager"),
+        (replace(AVX512_CPU, openvino=True), "bfloat16", "openvino"),
         (AMX_CPU, "bfloat16", "compiled"),
         (replace(AMX_CPU, openvino=True), "bfloat16", "compiled"),
         (replace(AMX_CPU, openvino=True, compiler=False), "bfloat16", "openvino"),
@@ -34,19 +38,17 @@ def test_auto(here, precision, engine):
     assert choice.reason
 
 
-@pytest.mark.parametrize("here", [PLAIN_CPU, AMX_CPU, AMPERE, replace(PLAIN_CPU, openvino=True)])
+@pytest.mark.parametrize("here", [PLAIN_CPU, AVX512_CPU, AMX_CPU, AMPERE, replace(PLAIN_CPU, openvino=True)])
 def test_float32_by_name_is_the_exact_path_everywhere(here):
     choice = choose_engine("float32", "auto", here)
     assert (choice.precision, choice.engine) == ("float32", "eager")
 
 
 def test_auto_never_is_int8():
-    for bfloat16 in (True, False):
-        for compiler in (True, False):
-            for openvino in (True, False):
-                for device in ("cpu", "cuda"):
-                    here = Capabilities(device, bfloat16, compiler, openvino)
-                    assert choose_engine("auto", "auto", here).precision != "int8"
+    for device in ("cpu", "cuda"):
+        for bfloat16, amx, compiler, openvino in itertools.product((True, False), repeat=4):
+            here = Capabilities(device, bfloat16, amx, compiler, openvino)
+            assert choose_engine("auto", "auto", here).precision != "int8"
 
 
 def test_what_is_named_is_kept():
