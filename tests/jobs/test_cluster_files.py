@@ -15,6 +15,7 @@ from shared_data import shared_path
 
 from jobs.__main__ import COMMANDS, parse_config
 from jobs.metrics import METRICS
+from jobs.ray_session import WORKER_ENVIRONMENT
 
 CLUSTER = Path(__file__).resolve().parent.parent.parent / "cluster"
 MANIFESTS = sorted(path.name for path in CLUSTER.glob("ray*.yaml"))
@@ -163,6 +164,8 @@ def test_the_image_has_the_versions_of_the_project():
         assert version in dockerfile, f"{package}=={version}"
     for copied in re.findall(r"^COPY --chown=\S+ (.+) \S+$", dockerfile, re.M):
         assert all((CLUSTER.parent / name).exists() for name in copied.split())
+    for name, value in WORKER_ENVIRONMENT.items():
+        assert f"{name}={value}" in dockerfile
 
 
 def dashboard() -> dict:

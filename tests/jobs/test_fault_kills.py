@@ -118,7 +118,6 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
         environment.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         environment.setenv("RAY_BACKEND_LOG_LEVEL", "fatal")
         environment.setenv("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-        environment.setenv("OMP_WAIT_POLICY", "PASSIVE")
         # a folder of its own, so that no other run takes this for the cluster of the machine; short, for its sockets
         home = tempfile.mkdtemp(prefix="ray-")
         head = {"num_cpus": 0, "object_store_memory": 100 << 20, "include_dashboard": False, "temp_dir": home}
