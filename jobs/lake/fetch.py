@@ -125,7 +125,7 @@ def _read(rows: Sequence[Row], columns: ParquetColumns, retry: Retry) -> list[Fe
     """One group; a permanent failure of its object is the problem of all its images."""
     try:
         if _is_whole(rows[0]):
-            return [read_bytes(rows[0]["uri"], etag=rows[0]["etag"] or None, retry=retry)]
+            return [read_bytes(rows[0]["uri"], etag=rows[0]["etag"] or None, size=rows[0]["size"], retry=retry)]
         return _read_parquet(rows, columns, retry) if _is_parquet(rows[0]) else _read_members(rows, retry)
     except TransientStorageError:
         raise

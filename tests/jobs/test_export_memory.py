@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROWS_AT_ONCE = 2000
 
-#: in a process of its own, which tells its own peak (kB on Linux), without that of its children
+#: in a process of its own, which tells its own peak, in kB: getrusage would tell that of pytest, which forked it
 EXPORT = """
-import json, resource, sys
+import json, re, sys
 from jobs.export import ExportConfig, run
 options = json.loads(sys.argv[1])
 assert run(ExportConfig(**options)) == 0
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 """
 
 
@@ -57,7 +57,7 @@ def test_a_large_table_is_exported_with_the_memory_of_a_small_one(tmp_path):
     print(f"peak {of_small:.0f} MB for 20,000 rows, {of_large:.0f} MB for 200,000, document of {written:.0f} MB;")
     print(f"the driver's peak with Ray {on_ray:.0f} MB")
     # the document alone would be many times the room that is given here
-    assert written > 150
+    assert written > 120
     assert of_large < of_small + 40
     assert on_ray < of_small + 150  # Ray itself
     assert (tmp_path / "ray.json").read_bytes() == (tmp_path / "large.json").read_bytes()

@@ -46,8 +46,9 @@ PASSING = {
     "503 SlowDown for every third request": Passing("slow_down", {"times": None, "every": 3}, "throttled"),
     "every third read broken off in mid-body": Passing("reset", {"times": None, "every": 3, **LAKE}, "short body"),
     "every third body ends early": Passing("short_body", {"times": None, "every": 3, **LAKE}, "short body"),
+    # told by the checksum that the store sends along
     "every third body shorter than asked for": Passing(
-        "short_length", {"times": None, "every": 3, **LAKE}, "short body"
+        "short_length", {"times": None, "every": 3, **LAKE}, "corrupt body"
     ),
     "stalls of 10 s, three times": Passing("stall", {"times": 3, "seconds": 10.0, **LAKE}, None),
     "403 for a while": Passing("forbidden", {"times": 12, **LAKE}, "forbidden"),

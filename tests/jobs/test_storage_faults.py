@@ -70,6 +70,15 @@ def test_transient_faults_are_survived_and_counted(proxy, uri, kind, reason):
     assert len([request for request in proxy.requests if "object.bin" in request[1]]) == 4
 
 
+def test_a_whole_object_that_is_cut_short_is_noticed_without_a_checksum(proxy, uri, monkeypatch):
+    monkeypatch.setenv("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_required")
+    (listed,) = storage.list_objects(uri.rpartition("/")[0])
+    proxy.fail("short_length", times=3, method="GET", path="object.bin")
+    retry = quick()
+    assert storage.read_bytes(uri, etag=listed.etag, size=listed.size, retry=retry) == DATA
+    assert retry.counts == {"short body": 3}
+
+
 @pytest.mark.parametrize("kind", ["slow_down", "server_error", "forbidden", "reset", "lost_answer"])
 def test_every_operation_is_retried(proxy, s3, kind, tmp_path):
     prefix = s3.prefix()
