@@ -5,7 +5,7 @@
 Makes the manifest of a lake of 10 million images, with made-up ids, in the format that the job has on disk; then runs
 the job itself on it until its first unit is committed, ends it by SIGTERM, publishes half of the parts, commits some
 units of the next ones, and runs it again. Looking for what is left to do is timed on its own as well. Writes
-manifest.json and manifest.md. Five minutes on two cores. Needs psutil, which the `dev` extra brings.
+manifest.json and manifest.md. Two minutes on two cores. Needs psutil, which the `dev` extra brings.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python -m jobs.benchmarks.scale --output scale/
 
 Draws a lake of small images in tar shards for each size and labels it with a stand-in that returns fixed detections,
-in a process of its own with a Ray of its own. Writes scale.json, scale.md and memory.svg (of the largest run). A
-quarter of an hour on two quiet cores. Needs psutil, which the `dev` extra brings.
+in a process of its own with a Ray of its own. Writes scale.json, scale.md and memory.svg (of the largest run). Three
+minutes on two quiet cores. Needs psutil, which the `dev` extra brings.
 """
 
 from __future__ import annotations
