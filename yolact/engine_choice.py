@@ -87,14 +87,13 @@ def _fastest_engine(precision: Precision, here: Capabilities, *, exact: bool) ->
         return "openvino", "int8 is OpenVINO's"
     if exact:
         return "eager", "the exact path"
-    if here.device == "cuda" or here.amx:
-        if here.compiler and precision != "float32":
-            return "compiled", "torch.compile has its compiler"
-        if here.device == "cuda":
-            return "eager", "torch.compile finds no compiler"
+    if here.compiler and (here.device == "cuda" or here.amx):
+        return "compiled", "torch.compile has its compiler"
+    if here.device == "cuda":
+        return "eager", "torch.compile finds no compiler"
     if here.openvino and precision != "float16":
         return "openvino", "the fastest without AMX" if not here.amx else "torch.compile finds no C++ compiler"
-    return "eager", "OpenVINO is not installed"
+    return "eager", "nothing faster is installed for it"
 
 
 def _check(precision: Precision, engine: EngineName, here: Capabilities) -> None:

@@ -84,9 +84,7 @@ def measure(config: GuardConfig) -> dict[str, float]:
         nms["batched_nms_best_class_ms"] / nms["fast_nms_ms"]
     )
     ratios["Fast NMS against torchvision's, all pairs"] = nms["batched_nms_all_pairs_ms"] / nms["fast_nms_ms"]
-    runs = engines.measure(
-        engines.EnginesBenchConfig(config.config, engines.here(), batch_sizes=(1,), threads=config.threads)
-    )
+    runs = engines.measure(engines.EnginesBenchConfig(config.config, batch_sizes=(1,), threads=config.threads))
     yardstick, *others = runs
     for name in (name for name in others if not name.startswith("floor")):
         ratios[f"{name} against {yardstick}"] = runs[yardstick]["ms_per_image"] / runs[name]["ms_per_image"]

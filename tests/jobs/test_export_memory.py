@@ -48,16 +48,16 @@ def peak_megabytes(labels: str, target: Path, **options: object) -> float:
 
 
 def test_a_large_table_is_exported_with_the_memory_of_a_small_one(tmp_path):
-    small, large = (write_table(tmp_path / str(rows), rows) for rows in (20_000, 200_000))
+    small, large = (write_table(tmp_path / str(rows), rows) for rows in (20_000, 240_000))
     alone = {"rows_per_task": 10**9}
     of_small = peak_megabytes(small, tmp_path / "small.json", **alone)
     of_large = peak_megabytes(large, tmp_path / "large.json", **alone)
     written = (tmp_path / "large.json").stat().st_size / 1e6
     on_ray = peak_megabytes(large, tmp_path / "ray.json", rows_per_task=20_000, address="local")
-    print(f"peak {of_small:.0f} MB for 20,000 rows, {of_large:.0f} MB for 200,000, document of {written:.0f} MB;")
+    print(f"peak {of_small:.0f} MB for 20,000 rows, {of_large:.0f} MB for 240,000, document of {written:.0f} MB;")
     print(f"the driver's peak with Ray {on_ray:.0f} MB")
     # the document alone would be many times the room that is given here
-    assert written > 120
+    assert written > 150
     assert of_large < of_small + 40
     assert on_ray < of_small + 150  # Ray itself
     assert (tmp_path / "ray.json").read_bytes() == (tmp_path / "large.json").read_bytes()
