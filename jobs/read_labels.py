@@ -93,7 +93,9 @@ class Share:
         with storage.open_file(self.uri) as file:
             parquet = pq.ParquetFile(file)
             paths = None if columns is None else _column_paths(parquet, columns)
-            yield from parquet.iter_batches(batch_rows, row_groups=list(self.row_groups), columns=paths)
+            # a group at a time: Arrow's reader of many groups holds on to what it has read of each
+            for group in self.row_groups:
+                yield from parquet.iter_batches(batch_rows, row_groups=[group], columns=paths)
 
     def images(self) -> Iterator[LabelRow]:
         """Rows with their instances, in table order."""
