@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Any
 
-from jobs.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, JobError, UsageError
+from jobs.errors import EXIT_OK, EXIT_USAGE, UsageError, exit_code_of
 
 #: command → (its config class in `jobs.<module>`, one line of help); a module is imported when its command is used
 COMMANDS = {
@@ -58,26 +58,24 @@ def _first_paragraph(boxed: str) -> str:
     return " ".join(words).replace("Missing from yolact", "missing for yolact") or "these arguments do not fit"
 
 
+def run_command(command: str, arguments: list[str]) -> int:
+    """Run one command with its flags; returns its exit code. Raises `UsageError` and `JobError`."""
+    if command not in COMMANDS:
+        raise UsageError(f"unknown command {command!r}; choose one of: {', '.join(COMMANDS)}")
+    config = parse_config(command, arguments)
+    module = importlib.import_module("jobs." + command.replace("-", "_"))
+    exit_code: int = module.run(config)
+    return exit_code
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code (see `jobs.errors`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())
         return EXIT_OK if arguments else EXIT_USAGE
-    command = arguments[0]
     try:
-        if command not in COMMANDS:
-            raise UsageError(f"unknown command {command!r}; choose one of: {', '.join(COMMANDS)}")
-        config = parse_config(command, arguments[1:])
-        module = importlib.import_module("jobs." + command.replace("-", "_"))
-        exit_code: int = module.run(config)
-        return exit_code
-    except UsageError as error:
-        print(f"yolact: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    except JobError as error:
-        print(f"yolact: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        return exit_code_of(lambda: run_command(arguments[0], arguments[1:]))
     except KeyboardInterrupt:
         print("yolact: interrupted; run the same command again to go on", file=sys.stderr)
         return 130

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -15,3 +18,12 @@ class UsageError(Exception):
 
 class JobError(Exception):
     """The job could not go on; the message says what stopped it and what to do next (exit code 1)."""
+
+
+def exit_code_of(call: Callable[[], int]) -> int:
+    """What `call` returns, or the exit code of an error above, after its line on stderr."""
+    try:
+        return call()
+    except (UsageError, JobError) as error:
+        print(f"yolact: {error}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED

@@ -9,12 +9,15 @@ network's operations take at the rate at which torch multiplies large matrices o
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from jobs.benchmarks.command import run_benchmark
 
 
 @dataclass(frozen=True)
@@ -36,28 +39,33 @@ class EnginesBenchConfig:
     """JSON file for the figures"""
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class EngineFigures:
+    """What was measured."""
+
+    engines: dict[str, dict[str, float]]
+    """by engine and batch size, the yardstick first: median, fastest and slowest milliseconds per image, and seconds to
+    the first result"""
+    floors: dict[str, float]
+    """by number format: milliseconds that the network's operations take at the rate of large matrix products"""
+
+
+def main(config: EnginesBenchConfig) -> None:
     """Measure, print the table, write the JSON."""
-    import json
-
-    import tyro
-
-    config = tyro.cli(EnginesBenchConfig, description=__doc__)
     figures = measure(config)
-    first = figures["float32/eager, batch 1"]["ms_per_image"]
+    first = figures.engines["float32/eager, batch 1"]["ms_per_image"]
     print(f"{config.config}, {config.threads} threads, medians of {config.rounds}\n")
     print(
         "| engine | ms per image | fastest–slowest | times the speed | s to the first result |\n|---|---|---|---|---|"
     )
-    for name, own in figures.items():
-        if name.startswith("floor"):
-            print(f"| {name} | {own['ms_per_image']:.0f} | | {first / own['ms_per_image']:.2f} | |")
-            continue
+    for name, own in figures.engines.items():
         spread = f"{own['fastest_ms']:.0f}–{own['slowest_ms']:.0f}"
         ratio = first / own["ms_per_image"]
         print(f"| {name} | {own['ms_per_image']:.0f} | {spread} | {ratio:.2f} | {own['start_s']:.1f} |")
+    for name, milliseconds in figures.floors.items():
+        print(f"| floor of {name} | {milliseconds:.0f} | | {first / milliseconds:.2f} | |")
     if config.output is not None:
-        config.output.write_text(json.dumps(figures, indent=2) + "\n")
+        config.output.write_text(json.dumps(asdict(figures), indent=2) + "\n")
 
 
 def here() -> tuple[str, ...]:
@@ -77,11 +85,8 @@ def here() -> tuple[str, ...]:
     return tuple(name for name in found if name != "float32/eager" and not name.startswith("float16"))
 
 
-def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
-    """Per engine and batch size: median, fastest and slowest milliseconds per image, seconds to the first result.
-
-    The floors stand beside them with their milliseconds alone.
-    """
+def measure(config: EnginesBenchConfig) -> EngineFigures:
+    """Time every engine, in turns."""
     import numpy as np
     import torch
 
@@ -113,7 +118,7 @@ def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
             start = time.perf_counter()
             call()
             spent[label].append(1000 * (time.perf_counter() - start) / batch)
-    figures = {
+    measured = {
         label: {
             "ms_per_image": statistics.median(times),
             "fastest_ms": min(times),
@@ -124,12 +129,12 @@ def measure(config: EnginesBenchConfig) -> dict[str, dict[str, float]]:
     }
     operations = count_operations(model)
     floors = {
-        f"floor of {name}: {operations / 1e9:.1f} GFLOP at {statistics.median(own) / 1e12:.2f} TFLOP/s": {
-            "ms_per_image": 1000 * operations / statistics.median(own)
-        }
+        f"{name}: {operations / 1e9:.1f} GFLOP at {statistics.median(own) / 1e12:.2f} TFLOP/s": (
+            1000 * operations / statistics.median(own)
+        )
         for name, own in rates.items()
     }
-    return figures | floors
+    return EngineFigures(measured, floors)
 
 
 def matmul_rate(dtype: Any, side: int = 2048) -> float:
@@ -198,4 +203,4 @@ def _int8(model: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(EnginesBenchConfig, __doc__, main)

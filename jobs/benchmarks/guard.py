@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.benchmarks.command import run_benchmark
+
 RATIOS = Path(__file__).parent / "ratios.json"
 #: a ratio of medians wanders by a tenth on a quiet machine
 _LEAST_SHARE = 0.75
@@ -34,15 +36,12 @@ class GuardConfig:
     """CPU threads"""
 
 
-def main() -> None:
+def main(config: GuardConfig) -> None:
     """Measure, compare or store, and tell."""
-    import tyro
-
-    config = tyro.cli(GuardConfig, description=__doc__)
     kind = cpu_kind()
     stored = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
     if not config.store and kind not in stored:
-        sys.exit(f"no ratios are stored for CPUs with {kind}: store some from a commit that is known to be good")
+        sys.exit(f"no ratios are stored for CPUs with {kind}: keep some of a good commit with --store")
     measured = measure(config)
     if config.store:
         RATIOS.write_text(json.dumps(stored | {kind: measured}, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
@@ -85,11 +84,12 @@ def measure(config: GuardConfig) -> dict[str, float]:
     )
     ratios["Fast NMS against torchvision's, all pairs"] = nms["batched_nms_all_pairs_ms"] / nms["fast_nms_ms"]
     runs = engines.measure(engines.EnginesBenchConfig(config.config, batch_sizes=(1,), threads=config.threads))
-    yardstick, *others = runs
-    for name in (name for name in others if not name.startswith("floor")):
-        ratios[f"{name} against {yardstick}"] = runs[yardstick]["ms_per_image"] / runs[name]["ms_per_image"]
+    yardstick, *others = runs.engines
+    for name in others:
+        times = runs.engines[yardstick]["ms_per_image"] / runs.engines[name]["ms_per_image"]
+        ratios[f"{name} against {yardstick}"] = times
     return {name: round(ratio, 2) for name, ratio in ratios.items()}
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(GuardConfig, __doc__, main)

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from jobs import storage
+from jobs.benchmarks.command import run_benchmark
 
 _SAMPLE_SECONDS = 0.5
 
@@ -246,11 +247,8 @@ def _start_row(name: str, start: Start) -> str:
     )
 
 
-def main() -> None:
+def main(config: ManifestScaleConfig) -> None:
     """Measure, write, print the table."""
-    import tyro
-
-    config = tyro.cli(ManifestScaleConfig, description=__doc__)
     config.output.mkdir(parents=True, exist_ok=True)
     # so that a run under way is ended, and what was made is removed
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -270,4 +268,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(ManifestScaleConfig, __doc__, main)

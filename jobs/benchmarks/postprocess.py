@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jobs.benchmarks.command import run_benchmark
+
 
 @dataclass(frozen=True)
 class PostprocessBenchConfig:
@@ -142,11 +144,8 @@ def measure(config: PostprocessBenchConfig) -> dict[str, dict[str, float]]:
         }
 
 
-def main() -> None:
+def main(config: PostprocessBenchConfig) -> None:
     """Measure, print a line per figure, write the JSON."""
-    import tyro
-
-    config = tyro.cli(PostprocessBenchConfig, description=__doc__)
     figures = measure(config)
     for case, values in figures.items():
         print(f"{case}: " + ", ".join(f"{name.replace('_ms', ' ms')} {value:.2f}" for name, value in values.items()))
@@ -155,4 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(PostprocessBenchConfig, __doc__, main)

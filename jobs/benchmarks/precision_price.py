@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jobs.benchmarks.command import run_benchmark
+
 if TYPE_CHECKING:
     from jobs.training.data import ImageSet
     from yolact.evaluation import DetectedInstance
@@ -61,12 +63,11 @@ class Agreement:
     """mean over those, absolute"""
 
 
-def main() -> None:
+def main(config: PrecisionPriceConfig) -> None:
     """Measure every precision and print a row for each."""
     import json
 
     import torch
-    import tyro
 
     from jobs.training.data import open_image_set
     from jobs.training.validation import SCORE_THRESHOLD, detect_with
@@ -75,7 +76,6 @@ def main() -> None:
     from yolact.evaluation import evaluate_instances
     from yolact.predictor import Predictor
 
-    config = tyro.cli(PrecisionPriceConfig, description=__doc__)
     torch.set_num_threads(config.threads)
     images = open_image_set(config.annotations, config.images, "validation set")
     images = replace(images, data=replace(images.data, images=images.data.images[: config.limit]))
@@ -163,4 +163,4 @@ def agreement(exact: list[DetectedInstance], found: list[DetectedInstance]) -> A
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(PrecisionPriceConfig, __doc__, main)

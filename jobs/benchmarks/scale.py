@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobs.benchmarks.command import run_benchmark
 from jobs.benchmarks.scale_figures import RunFigures, make_figures
 from jobs.benchmarks.scale_sampling import Watched, watch
 
@@ -86,11 +87,8 @@ def measure(config: ScaleConfig) -> list[RunFigures]:
     return runs
 
 
-def main() -> None:
+def main(config: ScaleConfig) -> None:
     """Measure, write, print the table."""
-    import tyro
-
-    config = tyro.cli(ScaleConfig, description=__doc__)
     # so that a run under way is ended, and what was made is removed
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     runs = measure(config)
@@ -100,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(ScaleConfig, __doc__, main)

@@ -1,6 +1,6 @@
 """The paper's ablations that need no training: kinds of NMS, masks with and without the crop, size of the input.
 
-    python -m jobs.ablations --annotations instances_val.json --images val/ --input-sizes 768 1024
+    python -m jobs.benchmarks.ablations --annotations instances_val.json --images val/ --input-sizes 768 1024
 
 Prints a Markdown table of AP and of the time of the suppression itself, taken on raw predictions of the same images.
 """
@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from jobs.benchmarks.command import run_benchmark
 
 if TYPE_CHECKING:
     from jobs.training.data import ImageSet
@@ -37,14 +39,11 @@ class AblationsConfig:
     """measure these sides of the network input instead of the kinds of NMS; anchors keep their size in its pixels"""
 
 
-def main() -> None:
+def main(config: AblationsConfig) -> None:
     """Measure every variant and print the table."""
-    import tyro
-
     from jobs.training.data import open_image_set
     from yolact.checkpoint import load_model
 
-    config = tyro.cli(AblationsConfig, description=__doc__)
     images = open_image_set(config.annotations, config.images, "evaluation set")
     images = replace(images, data=replace(images.data, images=images.data.images[: config.limit]))
     model, _ = load_model(config.weights, config.config)
@@ -115,4 +114,4 @@ def nms_times(model: Yolact, images: ImageSet, kinds: tuple[NmsKind, ...], round
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(AblationsConfig, __doc__, main)

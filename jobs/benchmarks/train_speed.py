@@ -1,6 +1,6 @@
 """Training throughput of `yolact train` beside a bare PyTorch loop over the same loader.
 
-    python -m jobs.training.throughput --annotations instances_train.json --images train/ --config nuclei --steps 60
+    python -m jobs.benchmarks.train_speed --annotations instances_train.json --images train/ --config nuclei --steps 60
 
 Both run the same steps on the same cores, one after the other; the first 20 steps (compilation, caches, filling the
 loader) are left out. Expect a ratio of at least 0.9 on a quiet machine.
@@ -15,6 +15,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from jobs.benchmarks.command import run_benchmark
 
 #: steps that are not timed
 WARMUP_STEPS = 20
@@ -112,13 +114,10 @@ def ray_loop(config: TrainingBenchConfig) -> float:
     return config.steps * batch_size / float(times[last_step] - times[WARMUP_STEPS])
 
 
-def main() -> None:
+def main(config: TrainingBenchConfig) -> None:
     """Measure both in turn and print the figures."""
     import statistics
 
-    import tyro
-
-    config = tyro.cli(TrainingBenchConfig, description=__doc__)
     bare, ray = [], []
     for _ in range(config.rounds):
         bare.append(bare_loop(config))
@@ -129,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(TrainingBenchConfig, __doc__, main)
