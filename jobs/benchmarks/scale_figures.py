@@ -46,6 +46,11 @@ class RunFigures:
     rows: int
 
     @property
+    def running_ms(self) -> float:
+        """Per image, from the first row to the end of the process: publishing and all."""
+        return 1000 * (self.total_seconds - self.first_row_seconds) / self.images
+
+    @property
     def orchestration_cpu_ms(self) -> float:
         """CPU time beside decoding: Ray, fetching, rows, commits."""
         return self.steady_cpu_ms - self.decode_cpu_ms

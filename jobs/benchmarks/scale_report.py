@@ -27,6 +27,7 @@ _ROWS: dict[str, Callable[[RunFigures], str]] = {
     "process start to first row, s": lambda run: f"{run.first_row_seconds:.1f}",
     "total, s": lambda run: f"{run.total_seconds:.1f}",
     "total, ms per image": lambda run: f"{run.total_ms:.2f}",
+    "first row to the end, ms per image": lambda run: f"{run.running_ms:.2f}",
     "steady, ms per image": lambda run: f"{run.steady_ms:.2f}",
     "steady, images/s": lambda run: f"{1000 / run.steady_ms:.0f}",
     "steady, CPU-ms per image, all processes": lambda run: f"{run.steady_cpu_ms:.2f}",
