@@ -70,7 +70,7 @@ def main(config: PrecisionPriceConfig) -> None:
     import torch
 
     from jobs.training.data import open_image_set
-    from jobs.training.validation import SCORE_THRESHOLD, detect_with
+    from jobs.training.validation import detect_with
     from yolact.checkpoint import load_model
     from yolact.coco import coco_json
     from yolact.evaluation import evaluate_instances
@@ -90,7 +90,7 @@ def main(config: PrecisionPriceConfig) -> None:
         options: dict[str, Any] = {"precision": precision, "engine": engine or "auto"}
         if precision == "int8":
             options["network"] = quantise_on(images, model, config.calibration_images)
-        predict = Predictor(model, device="cpu", score_threshold=SCORE_THRESHOLD, **options)
+        predict = Predictor(model, device="cpu", score_threshold=model.config.nms.score_floor, **options)
         found = list(detect_with(predict, images, range(len(images.data.images))))
         exact = exact or found
         scores = evaluate_instances(coco_json(images.data), found, config.max_detections)

@@ -14,9 +14,6 @@ from yolact.images import decode_image
 from yolact.model import Yolact
 from yolact.predictor import Predictor
 
-#: detections below it change AP by next to nothing
-SCORE_THRESHOLD = 0.05
-
 
 def validate(
     model: Yolact, images: ImageSet, device: str, worker: int = 0, num_workers: int = 1
@@ -35,8 +32,9 @@ def validate(
 def detect_images(
     model: Yolact, images: ImageSet, device: str, positions: range, nms: NmsKind | None = None
 ) -> Iterator[DetectedInstance]:
-    """Detections in some images of a data set, in COCO's terms."""
-    return detect_with(Predictor(model, device=device, score_threshold=SCORE_THRESHOLD, nms=nms), images, positions)
+    """Detections above the config's score floor in some images of a data set, in COCO's terms."""
+    predict = Predictor(model, device=device, score_threshold=model.config.nms.score_floor, nms=nms)
+    return detect_with(predict, images, positions)
 
 
 def detect_with(predict: Predictor, images: ImageSet, positions: range) -> Iterator[DetectedInstance]:
