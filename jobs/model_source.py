@@ -78,7 +78,7 @@ class PredictorSettings:
     """the model as OpenVINO's network, where that runs it"""
 
     def make_predictor(self, threads: int) -> Predictor:
-        """Called in the actor's process. `threads` are torch's CPU threads there."""
+        """Called in the actor's process. `threads` are the network's CPU threads."""
         import ray
         import torch
 
@@ -95,4 +95,8 @@ class PredictorSettings:
             "engine": self.engine,
             "network": None if self.network is None else ray.get(self.network),
         }
-        return Predictor(ray.get(self.model), **options)
+        predictor = Predictor(ray.get(self.model), **options)
+        if predictor.choice.engine == "openvino":
+            # the network runs in OpenVINO's threads while masks are made: more of torch's would take cores from it
+            torch.set_num_threads(1)
+        return predictor

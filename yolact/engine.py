@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +21,19 @@ from yolact.inference_network import InferenceNetwork
 from yolact.model import RawPredictions, Yolact
 from yolact.openvino_engine import OpenVinoEngine, OpenVinoNetwork, convert
 
-#: normalised images (B, 3, S, S) float32 on the device → raw predictions in float32 on the device, the caller's to keep
-Engine = Callable[[Tensor], RawPredictions]
+
+class Engine(Protocol):
+    """Normalised images (B, 3, S, S) float32 on the device → raw predictions in float32 there, the caller's to keep."""
+
+    def __call__(self, images: Tensor) -> RawPredictions:
+        """Run the network."""
+
+    def start(self, images: Tensor) -> Callable[[], RawPredictions]:
+        """Begin to run the network, where an engine can do so beside the caller; what is returned gives the result.
+
+        The result of one run is fetched before the next is begun.
+        """
+
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -74,6 +87,10 @@ class EagerEngine:
         with _full_float32(self._device):
             return _float32(self._network(images), copy=False)
 
+    def start(self, images: Tensor) -> Callable[[], RawPredictions]:
+        """Runs when the result is asked for: torch has no thread to spare beside the caller's."""
+        return partial(self, images)
+
 
 class CompiledEngine:
     """`torch.compile` with the weights frozen into the code; on GPUs a CUDA graph.
@@ -97,6 +114,10 @@ class CompiledEngine:
         with _full_float32(self._device):
             # the graph writes every call's results into the same memory
             return _float32(self._network(images), copy=self._device.type == "cuda")
+
+    def start(self, images: Tensor) -> Callable[[], RawPredictions]:
+        """Runs when the result is asked for, as the eager engine."""
+        return partial(self, images)
 
 
 class _Autocast(nn.Module):

@@ -12,11 +12,12 @@ import logging
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,16 +86,26 @@ class OpenVinoEngine:
         }
         if precision != "int8":
             options["INFERENCE_PRECISION_HINT"] = {"float32": "f32", "bfloat16": "bf16"}[precision]
-        self._compiled = core.compile_model(graph, "CPU", options)
+        self._request = core.compile_model(graph, "CPU", options).create_infer_request()
+        self._pixels: np.ndarray | None = None
 
     def __call__(self, images: Tensor) -> RawPredictions:
         """(B, 3, S, S) float32 on the CPU, B as the engine was made for."""
-        # not shared: the next call writes into the same memory
-        results = self._compiled([images.contiguous().numpy()], share_inputs=True, share_outputs=False)
-        boxes, classes, coefficients, prototypes = (
-            torch.from_numpy(results[port]) for port in range(len(self._compiled.outputs))
-        )
-        return RawPredictions(boxes, classes, coefficients, prototypes, None)
+        return self.start(images)()
+
+    def start(self, images: Tensor) -> Callable[[], RawPredictions]:
+        """Run in OpenVINO's own threads; the caller is free until it asks for the result."""
+        # a run whose result was never fetched, because its caller failed, must end first
+        self._request.wait()
+        # kept, because it is read while the network runs
+        self._pixels = images.contiguous().numpy()
+        self._request.start_async([self._pixels], share_inputs=True)
+        return self._result
+
+    def _result(self) -> RawPredictions:
+        self._request.wait()
+        # copies: the next run writes into the same memory
+        return RawPredictions(*(torch.from_numpy(part.data.copy()) for part in self._request.output_tensors), None)
 
 
 def convert(model: Yolact) -> OpenVinoNetwork:

@@ -133,10 +133,19 @@ class Predictor:
     @torch.inference_mode()
     def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
         """As calling the predictor, for images that `prepare` has seen (perhaps in another process)."""
+        batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
+        if not batches:
+            return []
         detections: list[Detections] = []
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            detections += self.postprocess(self.infer(batch), batch)
+        inputs = map(self._network_inputs, batches)
+        running = self._engine.start(next(inputs))
+        for batch in batches:
+            following = next(inputs, None)
+            raw = running()
+            # the next batch is in the network while this one's masks are made
+            if following is not None:
+                running = self._engine.start(following)
+            detections += self.postprocess(raw, batch)
         return detections
 
     @torch.inference_mode()

@@ -110,7 +110,7 @@ def measure(config: EnginesBenchConfig) -> EngineFigures:
             starts[label] = time.perf_counter() - start
             calls[label] = (call, batch)
     spent: dict[str, list[float]] = {label: [] for label in calls}
-    rates: dict[str, list[float]] = {name: [] for name in ("float32", "bfloat16")}
+    rates: dict[str, list[float]] = {name: [] for name in ("bfloat16",)}
     for _ in range(config.rounds):
         for name, own in rates.items():
             own.append(matmul_rate(getattr(torch, name)))

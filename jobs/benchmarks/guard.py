@@ -3,7 +3,7 @@
     python -m jobs.benchmarks.guard            # exit code 1 where a ratio fell below three quarters of what is stored
     python -m jobs.benchmarks.guard --store    # after a change that is meant: keep today's ratios
 
-Ratios of engines follow from the instructions a CPU has, so that they are stored for each kind of CPU. Ten minutes on
+Ratios of engines follow from the instructions a CPU has, so that they are stored for each kind of CPU. Some minutes on
 two quiet cores.
 """
 
@@ -46,7 +46,7 @@ def main(config: GuardConfig) -> None:
     if config.store:
         RATIOS.write_text(json.dumps(stored | {kind: measured}, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     for name, ratio in measured.items():
-        print(f"{name}: {ratio:.2f}, stored {stored.get(kind, {}).get(name, 'nothing')}")
+        print(f"{name}: {ratio:.2f}" + (f", stored {stored[kind].get(name, 'nothing')}" if kind in stored else ""))
     if not config.store and (slower := regressions(stored[kind], measured)):
         sys.exit("slower than stored: " + "; ".join(slower))
 

@@ -119,6 +119,30 @@ def test_float32_by_openvino(model, images, expected):
 
 
 @needs_openvino
+def test_openvino_runs_beside_its_caller(model, images):
+    run = engine(model, "float32", "openvino")
+    wanted = [run(images), run(torch.zeros_like(images))]
+    finish = run.start(images)
+    first = finish()
+    finish = run.start(torch.zeros_like(images))
+    for raw, expected in zip((first, finish()), wanted, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(raw[:4], expected[:4], strict=True))
+    run.start(images)  # whose result nobody fetches
+    assert torch.equal(run.start(torch.zeros_like(images))()[0], wanted[1][0])
+
+
+@needs_openvino
+def test_images_after_one_another_are_as_if_alone(model, pictures):
+    predict = Predictor(model, device="cpu", engine="openvino", score_threshold=0.0)
+    together = predict([*pictures, *pictures])
+    alone = [predict([picture])[0] for picture in (*pictures, *pictures)]
+    for one, other in zip(together, alone, strict=True):
+        assert len(one) > 0
+        assert np.array_equal(one.scores, other.scores)
+        assert one.masks == other.masks
+
+
+@needs_openvino
 def test_int8(model, pictures):
     from yolact.openvino_engine import quantise
 
