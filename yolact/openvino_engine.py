@@ -105,7 +105,10 @@ class OpenVinoEngine:
     def _result(self) -> RawPredictions:
         self._request.wait()
         # copies: the next run writes into the same memory
-        return RawPredictions(*(torch.from_numpy(part.data.copy()) for part in self._request.output_tensors), None)
+        boxes, classes, coefficients, prototypes = (
+            torch.from_numpy(part.data.copy()) for part in self._request.output_tensors
+        )
+        return RawPredictions(boxes, classes, coefficients, prototypes, None)
 
 
 def convert(model: Yolact) -> OpenVinoNetwork:

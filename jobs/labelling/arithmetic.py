@@ -117,13 +117,13 @@ def network_for_actors(
     import ray
 
     from jobs.labelling.calibration import quantise_on_lake, read_quantised, sample_rows
-    from yolact.openvino_engine import convert
+    from jobs.labelling.network_cache import converted
 
     if record["engine"] != "openvino" or not parts:
         return None
     if record["precision"] != "int8":
         # a driver that lacks OpenVINO leaves it to the actors
-        return ray.put(convert(model)) if capabilities_here("cpu").openvino else None
+        return ray.put(converted(model, record["weights"]["sha256"])) if capabilities_here("cpu").openvino else None
     if record["quantisation"] is None:
         network, record["quantisation"] = quantise_on_lake(
             output,

@@ -10,11 +10,9 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs import lake, storage, tables
@@ -124,7 +122,7 @@ def _fetch_and_quantise(
     """In a worker: the quantised network as a file, the digest of what it was made from, and the images that served."""
     import torch
 
-    from yolact.engine import cache_folder
+    from jobs.labelling.network_cache import cached_network
     from yolact.openvino_engine import quantise
 
     torch.set_num_threads(threads)
@@ -140,18 +138,9 @@ def _fetch_and_quantise(
         digest.update(hashlib.sha256(data).digest())
     if not images:
         raise JobError(f"int8 is calibrated on images of the lake, and none of {len(rows)} sampled ones can be read")
-    kept = cache_folder() / "int8" / f"{digest.hexdigest()}.zip"
-    if not kept.exists():
-        _write(kept, quantise(model, images).to_bytes())
-    return kept.read_bytes(), digest.hexdigest(), len(images)
+    network = cached_network(f"int8/{digest.hexdigest()}", lambda: quantise(model, images))
+    return network.to_bytes(), digest.hexdigest(), len(images)
 
 
 def _versions() -> list[str]:
     return [importlib.metadata.version(package) for package in ("openvino", "nncf")]
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
