@@ -164,8 +164,10 @@ def test_the_review_queue_is_the_worst_of_the_whole_table(output, local_ray):
     reviewer = Reviewer(content.numbers.size_medians(), None)
     suspects = []
     for piece, share in enumerate(open_labels(output).shares(10**9)):
+        row = 0
         for batch in share.batches(NUMBER_COLUMNS, 10**6):
-            suspects += reviewer.judge_batch(batch, piece, 0)
+            suspects += reviewer.judge_batch(batch, piece, row)
+            row += batch.num_rows
     ids = [image.image_id for image in read_labels(output)]
     expected = [ids[25 * suspect.piece + suspect.row] for suspect in worst(suspects, 5)]
     queue = sorted((card for card in content.cards), key=lambda card: card["reviewed"])
