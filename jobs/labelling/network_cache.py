@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from yolact.openvino_engine import OpenVinoNetwork, convert
 if TYPE_CHECKING:
     from yolact.model import Yolact
 
+log = logging.getLogger(__name__)
+
 #: raised when converting changes
 _RECIPE = 1
 
@@ -22,17 +25,20 @@ _RECIPE = 1
 def cached_network(name: str, make: Callable[[], OpenVinoNetwork]) -> OpenVinoNetwork:
     """The network of that name under `cache_folder()`; where there is none, or a broken one, it is made and put there.
 
-    `name` must tell everything that `make` depends on.
+    `name` must tell everything that `make` depends on. A folder that cannot be written costs time later, nothing now.
     """
     path = cache_folder() / f"{name}.zip"
     try:
         return OpenVinoNetwork.from_bytes(path.read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         network = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}")
-    temporary.write_bytes(network.to_bytes())
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(network.to_bytes())
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("the network cannot be kept for later runs: %s", error)
     return network
 
 

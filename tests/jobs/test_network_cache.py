@@ -27,6 +27,14 @@ def test_a_broken_file_is_replaced(tmp_path, monkeypatch):
     assert OpenVinoNetwork.from_bytes((tmp_path / "a.zip").read_bytes()) == made
 
 
+def test_a_cache_that_cannot_be_written_is_no_end_of_the_job(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("YOLACT_CACHE", str(tmp_path / "file"))
+    made = OpenVinoNetwork(b"<net/>", b"weights")
+    assert cached_network("a", lambda: made) == made
+    assert "cannot be kept" in caplog.text
+
+
 def test_other_weights_are_another_network(tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     monkeypatch.setenv("YOLACT_CACHE", str(tmp_path / "cache"))
