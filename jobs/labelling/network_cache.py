@@ -6,11 +6,11 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from yolact.engine import cache_folder
+from yolact.files import read_bytes, write_bytes
 from yolact.openvino_engine import OpenVinoNetwork, convert
 
 if TYPE_CHECKING:
@@ -29,14 +29,11 @@ def cached_network(name: str, make: Callable[[], OpenVinoNetwork]) -> OpenVinoNe
     """
     path = cache_folder() / f"{name}.zip"
     try:
-        return OpenVinoNetwork.from_bytes(path.read_bytes())
-    except (OSError, ValueError):
+        return OpenVinoNetwork.from_bytes(read_bytes(path))
+    except ValueError:
         network = make()
-    temporary = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(network.to_bytes())
-        temporary.replace(path)
+        write_bytes(path, network.to_bytes())
     except OSError as error:
         log.warning("the network cannot be kept for later runs: %s", error)
     return network
