@@ -5,6 +5,7 @@ Shapes: H × W an image, N detections, B images of a batch, S the network input'
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -60,6 +61,8 @@ class Predictor:
     Every image is computed in a batch of exactly `batch_size`, padded with blank ones where there are fewer: for a
     fixed batch size an image's result has the same bits whatever it is called together with.
 
+    Threads may share a predictor: one call has the network at a time, and hands it on before its own last masks.
+
     Args:
         model: is moved to the device and put in evaluation mode.
         device: "auto" takes the GPU where there is one.
@@ -107,6 +110,7 @@ class Predictor:
         self.max_detections = max_detections
         self.batch_size = batch_size or (16 if self.device.type == "cuda" else 1)
         self._engine = make_engine(self.model, self.device, self.choice, self.batch_size, network)
+        self._has_network = threading.Lock()
         self._nms = NMS_KINDS[nms]
         self._settings = model.config.nms
         if max_detections is not None:
@@ -138,15 +142,17 @@ class Predictor:
             return []
         detections: list[Detections] = []
         inputs = map(self._network_inputs, batches)
-        running = self._engine.start(next(inputs))
-        for batch in batches:
-            following = next(inputs, None)
-            raw = running()
-            # the next batch is in the network while this one's masks are made
-            if following is not None:
+        first = next(inputs)
+        with self._has_network:
+            running = self._engine.start(first)
+            for batch in batches[:-1]:
+                following = next(inputs)
+                raw = running()
+                # the next batch is in the network while this one's masks are made
                 running = self._engine.start(following)
-            detections += self.postprocess(raw, batch)
-        return detections
+                detections += self.postprocess(raw, batch)
+            raw = running()
+        return detections + self.postprocess(raw, batches[-1])
 
     @torch.inference_mode()
     def infer(self, images: Sequence[PreparedImage]) -> RawPredictions:

@@ -108,7 +108,13 @@ class Pipeline:
                     "careful": careful,
                 },
                 compute=ActorPoolStrategy(
-                    min_size=plan.min_actors, max_size=plan.max_actors, initial_size=plan.min_actors
+                    min_size=plan.min_actors,
+                    max_size=plan.max_actors,
+                    initial_size=plan.min_actors,
+                    # one unit has the network while another is unpacked, or makes its last masks and is committed
+                    max_concurrent_calls_per_actor=1 if careful else 2,
+                    enable_true_multi_threading=True,
+                    max_tasks_in_flight_per_actor=3,
                 ),
                 num_cpus=plan.actor_cpus,
                 num_gpus=plan.actor_gpus,

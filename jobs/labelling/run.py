@@ -119,7 +119,8 @@ class _LabelRun:
         # without the objects that keep the labels of what they were, so that the next run reports them again
         unlabelled = set(state.changed) - set(relabel)
         self._labelled = [source for source in self.sources if source not in unlabelled]
-        model = self.model.load()
+        # torch's import and the weights take as long as Ray, whose start mostly waits for processes
+        loading = ThreadPoolExecutor(1).submit(self.model.load)
 
         from jobs.count_range import parse_count_range
         from jobs.labelling.arithmetic import device_for, settle_engine
@@ -129,6 +130,7 @@ class _LabelRun:
 
         # Ray sets its own handler for SIGTERM when it starts, which aborts
         with ray_session(self.config.address), stopped_by_sigterm():
+            model = loading.result()
             asked = self.config.num_actors
             actors = None if asked is None else parse_count_range("--num-actors", asked)
             nodes = alive_nodes()

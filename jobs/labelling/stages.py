@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class UnitPredictor(Protocol):
-    """What the pipeline uses of `yolact.Predictor`."""
+    """What the pipeline uses of `yolact.Predictor`, from two threads."""
 
     batch_size: int
 

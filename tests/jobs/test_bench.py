@@ -15,7 +15,8 @@ from jobs.bench import BenchConfig, run
 from jobs.benchmarks.busy import BusySampler, gpu_percents_in
 from jobs.benchmarks.guard import regressions
 from jobs.benchmarks.speed_table import estimate, spread
-from jobs.errors import UsageError
+from jobs.benchmarks.start_up import StartUpBenchConfig, first_unit
+from jobs.errors import JobError, UsageError
 from jobs.labelling.passes import Totals
 from jobs.labelling.unit import UnitRecord
 
@@ -110,3 +111,9 @@ def test_the_guard_tells_what_became_slower():
     stored = {"a": 10.0, "b": 4.0, "c": 2.0}
     assert regressions(stored, {"a": 7.6, "b": 4.4, "c": 1.6, "new": 1.0}) == []
     assert regressions(stored, {"a": 7.4, "b": 4.0}) == ["a 7.40, was 10.00", "c cannot be measured here"]
+
+
+def test_a_start_that_gives_no_label_is_told_in_one_line(tmp_path, capfd):
+    with pytest.raises(JobError, match=r"auto: no label after \d+ s: yolact: .*no-such-lake"):
+        first_unit(StartUpBenchConfig((str(tmp_path / "no-such-lake"),)), "auto", str(tmp_path / "cache"))
+    assert capfd.readouterr() == ("", "")

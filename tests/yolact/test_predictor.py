@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -136,6 +137,34 @@ def test_an_image_does_not_depend_on_its_neighbours(model, images):
         same(predict([image])[0], found)
     for found, expected in zip(predict(images[::-1]), together[::-1], strict=True):
         same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("engine", "device"),
+    [
+        ("eager", "cpu"),
+        ("openvino", "cpu"),
+        pytest.param("compiled", "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+    ],
+)
+def test_threads_share_a_predictor(images, engine, device):
+    predict = Predictor(random_model(), device=device, engine=engine, batch_size=2)
+    calls = [images[start:] + images[:start] for start in range(len(images))] * 3
+    alone = [predict(call) for call in calls]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(predict, calls))
+    for a, b in zip(alone, together, strict=True):
+        for found, expected in zip(b, a, strict=True):
+            same(found, expected)
+
+
+def test_a_call_that_fails_gives_the_network_back(model, images):
+    predict = Predictor(model, device="cpu", engine="eager")
+    expected = predict(images[:1])[0]
+    first, second = (predict.prepare(image) for image in images[:2])
+    with pytest.raises(AttributeError):
+        predict.predict_prepared([first, second, None])
+    same(predict(images[:1])[0], expected)
 
 
 def test_the_batch_size_changes_float_noise_only(model, images):
