@@ -20,6 +20,7 @@ from yolact.folding import fold_batch_norms
 from yolact.inference_network import InferenceNetwork
 from yolact.model import RawPredictions, Yolact
 from yolact.openvino_engine import OpenVinoEngine, OpenVinoNetwork, convert
+from yolact.precision import DTYPES
 
 
 class Engine(Protocol):
@@ -33,9 +34,6 @@ class Engine(Protocol):
 
         The result of one run is fetched before the next is begun.
         """
-
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def cache_folder() -> Path:
@@ -68,8 +66,8 @@ def make_engine(
             network = convert(model)
         return OpenVinoEngine(network, choice.precision, batch_size, model.config.input_size)
     if choice.engine == "compiled":
-        return CompiledEngine(model, device, _DTYPES[choice.precision])
-    return EagerEngine(model, device, _DTYPES[choice.precision])
+        return CompiledEngine(model, device, DTYPES[choice.precision])
+    return EagerEngine(model, device, DTYPES[choice.precision])
 
 
 class EagerEngine:

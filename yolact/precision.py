@@ -1,8 +1,11 @@
-"""Which arithmetic a device is fast at."""
+"""Arithmetics by name, and which of them a device is fast at."""
 
 from __future__ import annotations
 
 import torch
+
+#: of those that torch computes a network in
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def has_fast_bfloat16(device: str) -> bool:

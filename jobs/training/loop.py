@@ -34,11 +34,9 @@ from yolact.optimisation import (
     learning_rate_at,
     set_learning_rate,
 )
-from yolact.precision import has_fast_bfloat16
+from yolact.precision import DTYPES, has_fast_bfloat16
 
 log = logging.getLogger(__name__)
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -271,7 +269,7 @@ def training_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """What the network computes in; see `Precision` for "auto"."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(str(device)) else torch.float32
-    return _DTYPES[precision]
+    return DTYPES[precision]
 
 
 def average_over_workers(count: Tensor) -> Tensor:
