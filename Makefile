@@ -4,7 +4,7 @@ BIN := .venv/bin
 # the package and the tools are installed anew when what they are made from changes
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo picture test lint typecheck imports unit test-slow test-faults format clean
+.PHONY: help setup demo picture tree test lint typecheck imports unit test-slow test-faults format clean
 
 help:
 	@echo "make demo       label a small sample lake and show the result"
@@ -26,7 +26,11 @@ demo: $(INSTALLED)
 
 # the picture of the report page in README.md and docs/report.md, taken anew
 picture: demo
-	$(BIN)/python tests/take_screenshot.py demo/report.html docs/images/report.png
+	$(BIN)/python tests/support/take_screenshot.py demo/report.html docs/images/report.png
+
+# the tree in docs/architecture.md, from the first line of every file
+tree: $(INSTALLED)
+	$(BIN)/python tests/support/tree.py
 
 test: lint typecheck imports unit
 
@@ -48,8 +52,8 @@ test-slow: $(INSTALLED)
 
 # the first two bring a Ray of their own each, and so come before those that share one
 test-faults: $(INSTALLED)
-	$(BIN)/pytest tests/jobs/test_fault_kills.py tests/jobs/test_fault_store.py tests/jobs/test_label_kills.py \
-		tests/jobs/test_storage_faults.py tests/jobs/test_lease.py tests/jobs/test_label_hostile.py
+	$(BIN)/pytest tests/end_to_end/test_fault_kills.py tests/end_to_end/test_fault_store.py tests/end_to_end/test_label_kills.py \
+		tests/jobs/storage/test_storage_faults.py tests/jobs/label/test_lease.py tests/end_to_end/test_label_hostile.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Any
 
-from jobs.errors import EXIT_OK, EXIT_USAGE, UsageError, exit_code_of
+from jobs.runtime.errors import EXIT_OK, EXIT_USAGE, UsageError, exit_code_of
 
 #: command → (its config class in `jobs.<module>`, one line of help); a module is imported when its command is used
 COMMANDS = {
@@ -69,7 +69,7 @@ def run_command(command: str, arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code (see `jobs.errors`)."""
+    """Run one command and return its exit code (see `jobs.runtime.errors`)."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())

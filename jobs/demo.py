@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jobs.errors import EXIT_OK
+from jobs.runtime.errors import EXIT_OK
 
 
 @dataclass(frozen=True)

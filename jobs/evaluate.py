@@ -36,13 +36,11 @@ def run(config: EvaluateConfig) -> int:
     from dataclasses import asdict
 
     from jobs import storage
-    from jobs.errors import EXIT_OK, UsageError
-    from jobs.label_matching import match_labels
-    from jobs.read_labels import read_labels
-    from jobs.score_report import score_lines
-    from jobs.training.data import read_coco
-    from yolact.coco import coco_json
-    from yolact.evaluation import RECALL_AT, evaluate_instances
+    from jobs.runtime.errors import EXIT_OK, UsageError
+    from jobs.table.ground_truth import match_labels, read_coco, score_lines
+    from jobs.table.read import read_labels
+    from yolact.coco.annotations import coco_json
+    from yolact.coco.evaluation import RECALL_AT, evaluate_instances
 
     if not config.max_detections or min(config.max_detections) <= RECALL_AT[-1]:
         raise UsageError(f"--max-detections {config.max_detections}: numbers above {RECALL_AT[-1]} are needed")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from yolact.model import Yolact
+    from yolact.network.model import Yolact
 
 #: the newest that PyTorch's exporter writes
 OPSET = 23
@@ -49,8 +49,8 @@ def run(config: ExportModelConfig) -> int:
     import tempfile
 
     from jobs import storage
-    from jobs.errors import EXIT_OK
-    from jobs.model_source import resolve_model
+    from jobs.runtime.errors import EXIT_OK
+    from jobs.runtime.model_source import resolve_model
 
     source = resolve_model(config.config, config.weights)
     model = source.load()
@@ -78,7 +78,7 @@ def export_program(model: Yolact) -> torch.export.ExportedProgram:
     """`Yolact.infer` as a graph for any batch size; `model` on the CPU, in evaluation mode."""
     import torch
 
-    from yolact.inference_network import InferenceNetwork
+    from yolact.network.model import InferenceNetwork
 
     size = model.config.input_size
     with torch.no_grad():
@@ -97,8 +97,8 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> Run:
 
     import torch
 
-    from jobs.errors import UsageError
-    from yolact.inference_network import OUTPUT_NAMES
+    from jobs.runtime.errors import UsageError
+    from yolact.network.model import OUTPUT_NAMES
 
     try:
         import onnxruntime
@@ -144,8 +144,8 @@ def check(model: Yolact, run: Run, name: str) -> float:
     import numpy as np
     import torch
 
-    from jobs.errors import JobError
-    from yolact.inference_network import OUTPUT_NAMES, InferenceNetwork
+    from jobs.runtime.errors import JobError
+    from yolact.network.model import OUTPUT_NAMES, InferenceNetwork
 
     worst = 0.0
     rng = np.random.default_rng(0)

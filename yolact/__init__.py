@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yolact.checkpoint import load_checkpoint, load_weights, save_checkpoint
     from yolact.config import CONFIGS, YolactConfig
-    from yolact.losses import YolactWithLoss
-    from yolact.model import RawPredictions, Yolact, build_yolact
-    from yolact.predictor import Detections, Predictor
+    from yolact.inference.predictor import Detections, Predictor
+    from yolact.network.model import RawPredictions, Yolact, build_yolact
+    from yolact.training.losses import YolactWithLoss
+    from yolact.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
 
 __all__ = [
     "CONFIGS",
@@ -31,16 +31,16 @@ __all__ = [
 
 _HOME = {
     "CONFIGS": "config",
-    "Detections": "predictor",
-    "Predictor": "predictor",
-    "RawPredictions": "model",
-    "Yolact": "model",
+    "Detections": "inference.predictor",
+    "Predictor": "inference.predictor",
+    "RawPredictions": "network.model",
+    "Yolact": "network.model",
     "YolactConfig": "config",
-    "YolactWithLoss": "losses",
-    "build_yolact": "model",
-    "load_checkpoint": "checkpoint",
-    "load_weights": "checkpoint",
-    "save_checkpoint": "checkpoint",
+    "YolactWithLoss": "training.losses",
+    "build_yolact": "network.model",
+    "load_checkpoint": "weights.checkpoint",
+    "load_weights": "weights.checkpoint",
+    "save_checkpoint": "weights.checkpoint",
 }
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from fsspec.utils import glob_translate
 
-from jobs.errors import UsageError
 from jobs.lake.source import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, Source, is_hidden, kind_of
+from jobs.runtime.errors import UsageError
 from jobs.storage import ObjectInfo, ObjectMissingError, Retry, iter_objects, object_info, split_uri
 
 _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")

@@ -8,8 +8,8 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.errors import UsageError
 from jobs.lake.source import IndexRows, ParquetColumns, Problem, Source
+from jobs.runtime.errors import UsageError
 from jobs.storage import RangeFile, Retry, one_line
 
 #: names that say what they hold, best first; where only one column has bytes its name does not matter

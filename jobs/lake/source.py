@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-from yolact.images import IMAGE_STATUSES
+from yolact.images.decode import IMAGE_STATUSES
 
 Kind = Literal["image", "tar", "parquet"]
 

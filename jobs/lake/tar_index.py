@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jobs.lake.source import Problem, Source, kind_of
 from jobs.storage import Retry, read_range
-from yolact.image_kinds import describe_no_image
+from yolact.images.kinds import describe_no_image
 
 _BLOCK = tarfile.BLOCKSIZE
 _STREAM_BYTES = 8 << 20

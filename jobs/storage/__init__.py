@@ -1,15 +1,8 @@
 """The one place that touches object stores and disks; see `operations` for what it offers and what it raises."""
 
-from jobs.storage.errors import (
-    ObjectChangedError,
-    ObjectMissingError,
-    StorageError,
-    TransientStorageError,
-    classify,
-    holds_credentials,
-    one_line,
-    without_credentials,
-)
+from __future__ import annotations
+
+from jobs.storage.errors import ObjectChangedError, ObjectMissingError, StorageError, TransientStorageError, classify
 from jobs.storage.filesystems import open_filesystem, split_uri
 from jobs.storage.operations import (
     check_reachable,
@@ -28,6 +21,7 @@ from jobs.storage.operations import (
     upload_file,
 )
 from jobs.storage.range_file import RangeFile, open_file
+from jobs.storage.redaction import holds_credentials, one_line, without_credentials
 from jobs.storage.retry import Retry
 from jobs.storage.store import ObjectInfo
 

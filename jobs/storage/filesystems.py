@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from jobs.errors import UsageError
-from jobs.storage.errors import one_line
+from jobs.runtime.errors import UsageError
+from jobs.storage.redaction import one_line
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = ("file", "local")

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.errors import JobError, UsageError
+from jobs.runtime.errors import JobError, UsageError
 from jobs.storage.errors import Failure, ObjectMissingError, RetryableError, StorageError, TransientStorageError
 from jobs.storage.filesystems import open_filesystem, renew_filesystem, split_uri
+from jobs.storage.fsspec_store import FsspecStore
 from jobs.storage.local import LocalStore
-from jobs.storage.other import FsspecStore
 from jobs.storage.retry import Retry
 from jobs.storage.s3 import S3Store
 from jobs.storage.store import ObjectInfo, Store

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from jobs.errors import UsageError
+from jobs.runtime.errors import UsageError
 from jobs.storage.errors import (
     Failure,
     ObjectChangedError,

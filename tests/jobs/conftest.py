@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from fault_report import FaultReport
-from local_ray import start_local_ray
-from s3_server import S3Server
+from support.fault_report import FaultReport
+from support.local_ray import start_local_ray
+from support.s3_server import S3Server
 
 
 @pytest.fixture(scope="session")

@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from label_tables import CLASS_NAMES, failed_row, instance, row, write_labels
 from pycocotools import mask as rle_tools
+from support.tables import CLASS_NAMES, failed_row, instance, row, write_labels
 
-from jobs.errors import UsageError
 from jobs.evaluate import EvaluateConfig, run
-from jobs.label_matching import match_labels
-from jobs.read_labels import read_labels
-from yolact.coco import parse_coco
+from jobs.runtime.errors import UsageError
+from jobs.table.ground_truth import match_labels
+from jobs.table.read import read_labels
+from yolact.coco.annotations import parse_coco
 
 SIZE = (60, 80)
 

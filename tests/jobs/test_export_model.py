@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from stand_in import save_tiny_checkpoint
+from support.models import save_tiny_checkpoint
 
-from jobs.errors import JobError
 from jobs.export_model import OPSET, ExportModelConfig, check, run
+from jobs.runtime.errors import JobError
 from yolact import load_checkpoint
-from yolact.inference_network import OUTPUT_NAMES, InferenceNetwork
+from yolact.network.model import OUTPUT_NAMES, InferenceNetwork
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from pycocotools import mask as rle_tools
 
-from jobs.errors import UsageError
-from jobs.plate_drawing import MIN_AREA, draw_plate
 from jobs.plates import PlatesConfig, run
-from yolact.coco import find_problems, ground_truth_arrays, parse_coco
+from jobs.plates.drawing import MIN_AREA, draw_plate
+from jobs.runtime.errors import UsageError
+from yolact.coco.annotations import find_problems, ground_truth_arrays, parse_coco
 
 
 def test_a_plate_is_a_function_of_seed_and_number():

@@ -9,8 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from yolact.class_names import COCO_CLASSES, PASCAL_CLASSES
-from yolact.config import CONFIGS, AnchorConfig, YolactConfig, get_config
+from yolact.config import COCO_CLASSES, CONFIGS, PASCAL_CLASSES, AnchorConfig, YolactConfig, get_config
 
 BASE = CONFIGS["yolact_base"]
 

@@ -1,0 +1,24 @@
+"""What `python -m benchmarks.…` does around its measurement: flags, and errors in one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from jobs.runtime.errors import EXIT_OK, exit_code_of
+
+Config = TypeVar("Config")
+
+
+def run_benchmark(config_class: type[Config], description: str | None, main: Callable[[Config], None]) -> NoReturn:
+    """Parse the flags into `config_class`, call `main` with it, leave with an exit code of `jobs.runtime.errors`."""
+    import tyro
+
+    config = tyro.cli(config_class, description=description)
+
+    def call() -> int:
+        main(config)
+        return EXIT_OK
+
+    sys.exit(exit_code_of(call))

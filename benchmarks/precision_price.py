@@ -1,0 +1,166 @@
+"""What each precision costs in AP, and how far its detections agree with float32's.
+
+    python -m benchmarks.precision_price --annotations instances_val.json --images val/
+
+The validation set of the shipped model unless told otherwise; prints a Markdown table, AP in points of 0 to 100. int8
+is calibrated as `yolact label` does it: on a seeded sample of the images that are to be labelled. The exact path's
+detections are what others are held against: one agrees if it has the same class and a mask IoU of at least 0.5.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.harness import run_benchmark
+
+if TYPE_CHECKING:
+    from jobs.train.data import ImageSet
+    from yolact.coco.evaluation import DetectedInstance
+
+#: agreement is about what a user sees, not about the long tail of candidates
+_SEEN = 0.3
+_SAME_MASK = 0.5
+
+
+@dataclass(frozen=True)
+class PrecisionPriceConfig:
+    """Options of the measurement."""
+
+    annotations: str
+    """COCO instances JSON of the validation set"""
+    images: str
+    """folder of its images"""
+    config: str = "nuclei"
+    """config with shipped or published weights"""
+    weights: str | None = None
+    """other weights"""
+    precisions: tuple[str, ...] = ("float32", "float32/openvino", "bfloat16/eager", "int8")
+    """what to compare with the first: a precision, and /engine where auto is not meant"""
+    max_detections: int = 500
+    """detections per image that count in AP"""
+    limit: int | None = None
+    """first so many images only"""
+    calibration_images: int = 48
+    """for int8; yolact label takes 48"""
+    threads: int = 2
+    """CPU threads"""
+    output: Path | None = None
+    """JSON file for the figures"""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of one precision's detections with those of the exact path."""
+
+    found_again: float
+    """share of the exact path's detections that have a counterpart"""
+    mask_iou: float
+    """mean over those"""
+    score_difference: float
+    """mean over those, absolute"""
+
+
+def main(config: PrecisionPriceConfig) -> None:
+    """Measure every precision and print a row for each."""
+    import json
+
+    import torch
+
+    from jobs.train.data import open_image_set
+    from jobs.train.validation import detect_with
+    from yolact.coco.annotations import coco_json
+    from yolact.coco.evaluation import evaluate_instances
+    from yolact.inference.predictor import Predictor
+    from yolact.weights.checkpoint import load_model
+
+    torch.set_num_threads(config.threads)
+    images = open_image_set(config.annotations, config.images, "validation set")
+    images = replace(images, data=replace(images.data, images=images.data.images[: config.limit]))
+    model, loaded = load_model(config.weights, config.config)
+    exact: list[DetectedInstance] = []
+    figures: dict[str, dict[str, float]] = {}
+    print(f"{len(images.data.images)} images, weights {loaded.sha256[:12]}")
+    print("| precision | mask AP | change | box AP | change | found again | mask IoU | score difference |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in config.precisions:
+        precision, _, engine = name.partition("/")
+        options: dict[str, Any] = {"precision": precision, "engine": engine or "auto"}
+        if precision == "int8":
+            options["network"] = quantise_on(images, model, config.calibration_images)
+        predict = Predictor(model, device="cpu", score_threshold=model.config.nms.score_floor, **options)
+        found = list(detect_with(predict, images, range(len(images.data.images))))
+        exact = exact or found
+        scores = evaluate_instances(coco_json(images.data), found, config.max_detections)
+        same = agreement(exact, found)
+        figures[name] = {
+            "mask_ap": 100 * scores["mask"].ap,
+            "box_ap": 100 * scores["box"].ap,
+            "found_again": same.found_again,
+            "mask_iou": same.mask_iou,
+            "score_difference": same.score_difference,
+        }
+        print(_row(name, figures[name], figures[config.precisions[0]]), flush=True)
+    if config.output is not None:
+        config.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _row(name: str, own: dict[str, float], first: dict[str, float]) -> str:
+    scores = " | ".join(f"{own[key]:.2f} | {own[key] - first[key]:+.2f}" for key in ("mask_ap", "box_ap"))
+    same = f"{100 * own['found_again']:.2f} % | {own['mask_iou']:.4f} | {own['score_difference']:.4f}"
+    return f"| {name} | {scores} | {same} |"
+
+
+def quantise_on(images: ImageSet, model: Any, count: int) -> Any:
+    """The model in int8, calibrated on a seeded sample."""
+    from yolact.images.decode import decode_image
+    from yolact.images.prepare import prepare_image
+    from yolact.inference.openvino_engine import quantise
+
+    names = [image.file_name for image in images.data.images]
+    chosen = random.Random(0).sample(names, min(count, len(names)))
+    pixels = (decode_image(images.read_bytes(name)) for name in chosen)
+    return quantise(model, [prepare_image(image, model.config.input_size) for image in pixels])
+
+
+def agreement(exact: list[DetectedInstance], found: list[DetectedInstance]) -> Agreement:
+    """Each detection of `exact` above a score of 0.3, best first, takes the best counterpart that is left.
+
+    Candidates of lower score may be counterparts too. Without any detection, all agree.
+    """
+    import numpy as np
+    from pycocotools import mask as coco_mask
+
+    by_kind: dict[tuple[int | str, int], list[DetectedInstance]] = {}
+    for detection in found:
+        by_kind.setdefault((detection.image_id, detection.category_id), []).append(detection)
+    wanted: dict[tuple[int | str, int], list[DetectedInstance]] = {}
+    for detection in sorted(exact, key=lambda detection: -detection.score):
+        if detection.score > _SEEN:
+            wanted.setdefault((detection.image_id, detection.category_id), []).append(detection)
+    overlaps: list[float] = []
+    differences: list[float] = []
+    for kind, detections in wanted.items():
+        candidates = by_kind.get(kind, [])
+        if not candidates:
+            continue
+        ious = np.asarray(
+            coco_mask.iou([d.mask for d in detections], [c.mask for c in candidates], [0] * len(candidates))
+        )
+        for row, detection in enumerate(detections):
+            best = int(ious[row].argmax())
+            if ious[row, best] >= _SAME_MASK:
+                overlaps.append(float(ious[row, best]))
+                differences.append(abs(detection.score - candidates[best].score))
+                ious[:, best] = -1
+    total = sum(map(len, wanted.values()))
+    if not total:
+        return Agreement(1.0, 1.0, 0.0)
+    mean = (float(np.mean(overlaps)), float(np.mean(differences))) if overlaps else (0.0, 1.0)
+    return Agreement(len(overlaps) / total, *mean)
+
+
+if __name__ == "__main__":
+    run_benchmark(PrecisionPriceConfig, __doc__, main)

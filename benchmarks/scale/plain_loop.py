@@ -1,0 +1,82 @@
+"""What the work on an image costs without Ray: the stages of the pipeline in one plain loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+
+from benchmarks.scale.stand_in import CLASS_NAMES, StandInPredictor
+from jobs import storage
+from jobs.label.pipeline.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
+from jobs.lake import ParquetColumns
+from jobs.table import parquet as tables
+from jobs.table.output import Output
+from yolact.images.prepare import PreparedImage
+
+_LIMITS = InputLimits(max_pixels=178_956_970, max_bytes=256 << 20)
+
+
+@dataclass(frozen=True)
+class PlainLoop:
+    """CPU milliseconds per image: decoding alone, and all stages from fetch to commit."""
+
+    images: int
+    decode_cpu_ms: float
+    all_cpu_ms: float
+
+
+def run_plain_loop(output: Output, scratch: Path, *, input_size: int, images: int) -> PlainLoop:
+    """Take units of the first part of `output`, a finished run, through the stages until `images` are done.
+
+    What they commit goes under `scratch`.
+    """
+    own = Output.at(str(scratch))
+    storage.put_atomic(own.manifest_part(0), storage.read_bytes(output.manifest_part(0)))
+    units = dict.fromkeys(tables.read(own.manifest_part(0))["unit"].to_pylist())
+    decoder = _TimedDecoder()
+    fetch = partial(
+        fetch_and_decode,
+        output=own,
+        limits=_LIMITS,
+        columns=ParquetColumns(),
+        input_size=input_size,
+        decode=decoder,
+    )
+    labeller = Labeller(
+        predictor=StandInPredictor(1),
+        class_names=CLASS_NAMES,
+        output=own,
+        metadata={},
+        careful=False,
+    )
+    done = 0
+    start = time.process_time()
+    for unit in units:
+        record = labeller(fetch(pa.table({"unit": pa.array([unit], pa.int64())})))
+        if record.problem is not None:
+            raise RuntimeError(record.problem)
+        done += record.images
+        if done >= images:
+            break
+    spent = time.process_time() - start
+    return PlainLoop(done, 1000 * decoder.seconds / done, 1000 * spent / done)
+
+
+class _TimedDecoder:
+    """`decode_and_prepare`, adding up the CPU time that it takes."""
+
+    def __init__(self, decode: Callable[[bytes, InputLimits, int], PreparedImage] = decode_and_prepare) -> None:
+        self._decode = decode
+        self.seconds = 0.0
+
+    def __call__(self, data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
+        start = time.process_time()
+        try:
+            return self._decode(data, limits, input_size)
+        finally:
+            self.seconds += time.process_time() - start

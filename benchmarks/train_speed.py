@@ -1,0 +1,131 @@
+"""Training throughput of `yolact train` beside a bare PyTorch loop over the same loader.
+
+    python -m benchmarks.train_speed --annotations instances_train.json --images train/ --config nuclei --steps 60
+
+Both run the same steps on the same cores, one after the other; the first 20 steps (compilation, caches, filling the
+loader) are left out. Expect a ratio of at least 0.9 on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import run_benchmark
+
+#: steps that are not timed
+WARMUP_STEPS = 20
+
+
+@dataclass(frozen=True)
+class TrainingBenchConfig:
+    """Options of the measurement."""
+
+    annotations: str
+    """COCO instances JSON"""
+    images: str
+    """folder of the images"""
+    config: str = "nuclei"
+    """model config"""
+    init_weights: str = "random"
+    """where to start; does not matter for speed"""
+    steps: int = 60
+    """timed steps"""
+    rounds: int = 3
+    """how often both are measured; the medians are compared"""
+
+
+def bare_loop(config: TrainingBenchConfig) -> float:
+    """Images per second of the shortest loop that makes the same updates; runs in this process."""
+    import torch
+
+    from jobs.train.command import model_config_for
+    from jobs.train.data import build_loader, open_image_set, window_config
+    from jobs.train.options import TrainConfig, resolve_settings
+    from jobs.train.worker import training_dtype
+    from yolact.network.model import build_yolact
+    from yolact.training.losses import YolactWithLoss
+    from yolact.training.optimisation import WeightAverage, build_optimizer, freeze_batch_norm
+    from yolact.weights.initial import initialise
+
+    flags = TrainConfig(
+        annotations=config.annotations,
+        images=config.images,
+        output="",
+        config=config.config,
+        init_weights=config.init_weights,
+    )
+    settings = resolve_settings(flags)
+    images = open_image_set(config.annotations, config.images, "training set")
+    model_config = model_config_for(flags, images.data)
+    model = build_yolact(window_config(model_config, settings)).to(memory_format=torch.channels_last)
+    initialise(model, config.init_weights)
+    freeze_batch_norm(model)
+    trainable = YolactWithLoss(model, settings["max_masks_per_image"])
+    optimizer = build_optimizer(model, settings["optimizer"], settings["peak_learning_rate"], settings["weight_decay"])
+    average = WeightAverage(model, settings["ema_decay"])
+    dtype = training_dtype(settings["precision"], torch.device("cpu"))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model_config.mean, model_config.std))
+    last_step = WARMUP_STEPS + config.steps
+    loader = build_loader(images, settings, config=model_config, first_step=0, last_step=last_step)
+    start = time.perf_counter()
+    for step, batch in enumerate(loader, start=1):
+        trainable.train()
+        freeze_batch_norm(model)
+        pixels = (batch.images.to(memory_format=torch.channels_last) - mean) / std
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            losses = trainable(pixels, batch.targets)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_gradient"])
+        optimizer.step()
+        average.update(model)
+        if step == WARMUP_STEPS:
+            start = time.perf_counter()
+    return config.steps * settings["batch_size"] / (time.perf_counter() - start)
+
+
+def ray_loop(config: TrainingBenchConfig) -> float:
+    """Images per second of `yolact train` with one worker, from the times in its metrics."""
+    with tempfile.TemporaryDirectory() as folder:
+        last_step = WARMUP_STEPS + config.steps
+        flags = {
+            "annotations": config.annotations,
+            "images": config.images,
+            "config": config.config,
+            "init-weights": config.init_weights,
+            "output": f"{folder}/run",
+            "stop-after": last_step,
+            "checkpoint-every": 10**9,
+            "address": "local",
+        }
+        arguments = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+        subprocess.run([sys.executable, "-W", "ignore", "-m", "jobs", "train", *arguments], check=True)
+        lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
+    times = {values["step"]: values["time"] for values in map(json.loads, lines)}
+    from jobs.train.options import RECIPES
+
+    batch_size = RECIPES[config.config if config.config in RECIPES else "paper"].batch_size
+    return config.steps * batch_size / float(times[last_step] - times[WARMUP_STEPS])
+
+
+def main(config: TrainingBenchConfig) -> None:
+    """Measure both in turn and print the figures."""
+    import statistics
+
+    bare, ray = [], []
+    for _ in range(config.rounds):
+        bare.append(bare_loop(config))
+        ray.append(ray_loop(config))
+        print(f"bare loop {bare[-1]:.2f} images/s, yolact train {ray[-1]:.2f} images/s", flush=True)
+    ratio = statistics.median(ray) / statistics.median(bare)
+    print(f"median {statistics.median(bare):.2f} and {statistics.median(ray):.2f} images/s: ratio {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    run_benchmark(TrainingBenchConfig, __doc__, main)

@@ -1,0 +1,144 @@
+"""`yolact bench` from options to the table: rounds of labelling for real, and of the stages alone."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import tempfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jobs import storage
+from jobs.bench.busy import BusySampler
+from jobs.bench.speed_table import estimate, render, spread
+from jobs.label.options import LabelConfig
+from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, JobError
+from jobs.table import record as run_record
+from jobs.table.output import Output
+
+if TYPE_CHECKING:
+    from jobs.bench.options import BenchConfig
+    from jobs.label.plan import Plan
+
+log = logging.getLogger(__name__)
+
+#: units that every actor labels in a round: the first of them is its warm-up
+_UNITS_PER_ACTOR = 12
+
+
+@dataclass
+class Rounds:
+    """Images/s of every round by what was measured, and percentages of how busy the machine was meanwhile."""
+
+    rates: dict[str, list[float]] = field(default_factory=dict)
+    busy: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, **rates: float) -> None:
+        for name, rate in rates.items():
+            self.rates.setdefault(name, []).append(rate)
+
+    def add_busy(self, percents: dict[str, float]) -> None:
+        for name, percent in percents.items():
+            self.busy.setdefault(name, []).append(percent)
+
+
+def bench(config: BenchConfig) -> str:
+    """Measure, write the JSON, give the table. Raises `UsageError` and `JobError`."""
+    from jobs.label.engine import device_for
+    from jobs.label.plan import make_plan
+    from jobs.runtime.options import parse_count_range
+    from jobs.runtime.ray_session import alive_nodes, ray_session
+
+    rounds = Rounds()
+    with tempfile.TemporaryDirectory(prefix="yolact-bench-") as folder, ray_session(config.address):
+        label = label_config(config, folder)
+        actors = None if config.num_actors is None else parse_count_range("--num-actors", str(config.num_actors))
+        nodes = alive_nodes()
+        plan = make_plan(nodes, device=device_for(label), actors=actors, autoscaling=False)
+        for number in range(config.rounds):
+            record = _round(config, plan, f"{folder}/round-{number}", rounds)
+    devices = plan.max_actors if plan.actor_gpus else len(nodes)
+    figures = summary(config, record, plan, devices, rounds)
+    if config.output is not None:
+        storage.put_atomic(config.output, (json.dumps(figures, indent=2) + "\n").encode())
+    return render(figures)
+
+
+def label_config(config: BenchConfig, output: str, images_per_unit: int | None = None) -> LabelConfig:
+    """The label run that `config` asks to be measured."""
+    return LabelConfig(
+        config.inputs,
+        output=output,
+        config=config.config,
+        weights=config.weights,
+        precision=config.precision,
+        engine=config.engine,
+        device=config.device,
+        batch_size=config.batch_size,
+        num_actors=None if config.num_actors is None else str(config.num_actors),
+        score_threshold=config.score_threshold,
+        limit=config.sample,
+        max_error_rate=1.0,
+        images_per_unit=images_per_unit,
+        address=config.address,
+    )
+
+
+def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> dict[str, Any]:
+    """Label the sample, then run its stages alone; gives what run.json says."""
+    from jobs.bench.stage_speeds import StageSpeeds
+    from jobs.label.command import label_lake
+
+    batch = config.batch_size or (16 if plan.actor_gpus else 1)
+    images_per_unit = max(batch, min(64, config.sample // (_UNITS_PER_ACTOR * plan.max_actors)))
+    label = label_config(config, folder, images_per_unit)
+    with contextlib.redirect_stdout(io.StringIO()), BusySampler() as sampler:
+        code = label_lake(label)
+    if code not in (EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES):
+        raise JobError(f"the sample could not be labelled (exit code {code})")
+    record = run_record.read(Output.at(folder))
+    assert record is not None, "a finished run has a record"
+    steady = record["runs"][-1]["steady"]
+    if not steady["images"]:
+        raise JobError(f"{record['counts']['images']} images are too few to measure {plan.max_actors} actors: --sample")
+    rounds.add(end_to_end=steady["images"] / steady["seconds"])
+    rounds.add_busy(sampler.between(steady["began"], steady["began"] + steady["seconds"]))
+    speeds = StageSpeeds(label, record, plan)
+    rounds.add(**speeds.model(), decode_only=speeds.decode())
+    if config.plain_loop:
+        rounds.add(plain_loop=speeds.plain_loop())
+    log.info("bench: %s", ", ".join(f"{name} {rates[-1]:.2f} images/s" for name, rates in rounds.rates.items()))
+    return record
+
+
+def summary(config: BenchConfig, record: dict[str, Any], plan: Plan, devices: int, rounds: Rounds) -> dict[str, Any]:
+    """All figures as JSON values."""
+    rates = rounds.rates
+    by_round = zip(rates["end_to_end"], rates["model_only"], rates["decode_only"], strict=True)
+    efficiencies = [whole / min(model, decode) for whole, model, decode in by_round]
+    ratios = {"efficiency": spread(efficiencies)}
+    if "plain_loop" in rates:
+        pairs = zip(rates["end_to_end"], rates["plain_loop"], strict=True)
+        ratios["times_plain_loop"] = spread([whole / plain for whole, plain in pairs])
+    counts = record["counts"]
+    figures: dict[str, Any] = {
+        "model": record["model"],
+        "precision": record["precision"],
+        "engine": record["engine"],
+        "device": plan.device,
+        "plan": plan.describe(),
+        "devices_measured": devices,
+        "images_measured": counts["images"],
+        "instances_per_image": counts["instances"] / max(1, counts["ok"]),
+        "failed_images": counts["failed"],
+        "rounds": config.rounds,
+        "versions": record["versions"],
+        "images_per_second": {name: spread(values) for name, values in rates.items()},
+        "ratios": ratios,
+        "busy_percent": {name: spread(values) for name, values in rounds.busy.items()},
+    }
+    per_device = figures["images_per_second"]["end_to_end"]["median"] / devices
+    figures["estimate"] = estimate(config.images, config.devices, config.price_per_hour, per_device)
+    return figures

@@ -1,1 +1,0 @@
-"""The parts of `yolact bench`, and measurements of single claims with their own commands."""

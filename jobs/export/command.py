@@ -1,0 +1,134 @@
+"""`yolact export` from options to files: survey the table, write its pieces, then what stands around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from jobs import storage
+from jobs.export.formats import FORMATS
+from jobs.export.formats.base import DocumentFormat, ExportOptions, Format
+from jobs.export.formats.coco import Coco, CocoIds
+from jobs.export.survey import Selection, ShareFacts, TableFacts, join_facts, survey_share
+from jobs.export.writing import Chunk, ShareWriter, write_document
+from jobs.runtime.errors import UsageError
+from jobs.runtime.progress import LabelProgress
+from jobs.table.pictures import PictureSource
+from jobs.table.pieces import share_runner
+from jobs.table.read import LabelTable, Share, open_labels
+
+if TYPE_CHECKING:
+    from jobs.export.options import ExportConfig
+
+#: unreadable pictures that the summary names
+_NAMED = 3
+
+
+@dataclass
+class Written:
+    """What an export wrote, and what it left out."""
+
+    uri: str
+    pictures: int = 0
+    instances: int = 0
+    failed: int = 0
+    unreadable: int = 0
+    examples: list[str] = field(default_factory=list)
+    finished: bool = True
+
+    def add(self, chunk: Chunk) -> None:
+        self.pictures += chunk.pictures
+        self.instances += chunk.instances
+        self.unreadable += len(chunk.unreadable)
+        self.examples = [*self.examples, *chunk.unreadable][:_NAMED]
+
+    def summary(self) -> str:
+        lines = [f"wrote {self.instances:,} instances of {self.pictures:,} pictures to {self.uri}"]
+        if self.failed:
+            lines.append(f"left out {self.failed:,} pictures that the label job could not read")
+        if self.unreadable:
+            lines.append(f"left out {self.unreadable:,} pictures that could not be copied: {'; '.join(self.examples)}")
+        if not self.finished:
+            lines.append("the labelling run has not finished: these are the parts it has published so far")
+        return "\n".join(lines)
+
+
+def export_labels(config: ExportConfig) -> Written:
+    """Write the export that `config` describes. Raises `UsageError` for what cannot be done as asked."""
+    table = open_labels(config.labels)
+    selection = Selection(config.min_score, frozenset(config.classes), config.min_area, config.max_area)
+    _check_options(config)
+    output, document = _destination(config)
+    ids = _ids_from(config)
+    if not config.overwrite:
+        _refuse_leftovers(output, document)
+    shares = table.shares(config.rows_per_task)
+    with share_runner(shares, config.address) as runner:
+        facts = join_facts(table, list(runner.over(partial(_survey, selection))), selection)
+        format = _make_format(config, facts, ids, table)
+        writer = ShareWriter(format, selection, PictureSource(table.output), output)
+        chunks: Iterable[Chunk] = runner.over(writer.write)
+        if isinstance(format, DocumentFormat):
+            chunks = write_document(format, chunks, document or f"{output}/{format.default_name}")
+        written = Written(document or output, failed=facts.failed, finished=table.finished or table.output is None)
+        with LabelProgress(facts.pictures, 0, "exporting") as progress:
+            for chunk in chunks:
+                written.add(chunk)
+                progress.update(written.pictures + written.unreadable, "")
+    for path, data in format.common_files():
+        storage.put_atomic(f"{output}/{path}", data)
+    return written
+
+
+def _survey(selection: Selection, number: int, share: Share) -> Iterator[ShareFacts]:
+    yield survey_share(share, selection)
+
+
+def _make_format(config: ExportConfig, facts: TableFacts, ids: CocoIds | None, table: LabelTable) -> Format:
+    kind = FORMATS[config.format]
+    copies = config.pictures == "copy" or (config.pictures == "auto" and kind.copies_by_default)
+    options = ExportOptions(config.segmentation, config.tolerance, copies)
+    model = str((table.run or {}).get("model", "yolact"))
+    if issubclass(kind, Coco):
+        return kind(facts, options, model, ids)
+    return kind(facts, options, model)
+
+
+def _destination(config: ExportConfig) -> tuple[str, str | None]:
+    """The folder to write into, and the JSON file where the user named one."""
+    output = config.output.rstrip("/")
+    if not output.endswith(".json"):
+        return output, None
+    if not issubclass(FORMATS[config.format], DocumentFormat):
+        raise UsageError(f"--output {output}: {config.format} is a folder of files; name a folder")
+    folder, slash, _ = output.rpartition("/")
+    return folder if slash else ".", output
+
+
+def _check_options(config: ExportConfig) -> None:
+    kind = FORMATS[config.format]
+    if config.pictures == "copy" and not kind.takes_pictures:
+        raise UsageError(f"--pictures copy: {config.format} has no place for pictures; leave it out")
+    if config.ids_from and not issubclass(kind, Coco):
+        raise UsageError(f"--ids-from: {config.format} has no ids of COCO's; leave it out")
+
+
+def _ids_from(config: ExportConfig) -> CocoIds | None:
+    if config.ids_from is None:
+        return None
+    try:
+        return CocoIds.of(json.loads(storage.read_bytes(config.ids_from)), config.ids_from)
+    except ValueError:
+        raise UsageError(f"--ids-from {config.ids_from}: not a JSON file") from None
+    except storage.ObjectMissingError:
+        raise UsageError(f"--ids-from {config.ids_from}: there is no such file") from None
+
+
+def _refuse_leftovers(output: str, document: str | None) -> None:
+    """Raise `UsageError` where something stands that this export could be mixed up with."""
+    there = storage.exists(document) if document else next(iter(storage.iter_objects(output)), None) is not None
+    if there:
+        raise UsageError(f"--output {document or output} is not empty; choose another, or add --overwrite")

@@ -1,0 +1,73 @@
+"""Masks as images: which instance and which class every pixel belongs to.
+
+Where instances overlap, the one with the higher score is on top: in the table's order, the earlier one.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from jobs.export.formats.base import Format, Picture, compact_json
+from jobs.table.read import LabelRow
+
+
+class Png(Format):
+    """`instances/NAME.png` (16 bit) and `classes/NAME.png` (8 bit with a palette), and classes.json with the values."""
+
+    takes_pictures = False
+
+    def files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
+        stem = self.facts.names.stem(picture.row.image_id)
+        instances, classes = id_maps(picture.row)
+        yield f"instances/{stem}.png", png_bytes(instances)
+        yield f"classes/{stem}.png", png_bytes(classes) if classes.max() > 255 else palette_png_bytes(classes)
+
+    def common_files(self) -> Iterator[tuple[str, bytes]]:
+        values = {"0": "background", **{str(label + 1): name for label, name in self.facts.classes.items()}}
+        yield "classes.json", compact_json(values)
+
+
+def id_maps(row: LabelRow) -> tuple[np.ndarray, np.ndarray]:
+    """Two (height, width) uint16 maps, 0 for background: the instance's index in its row + 1, and its label + 1.
+
+    The index is that in the label table, before any instance was filtered out, so it leads back to the row.
+    """
+    shape = (row.height or 0, row.width or 0)
+    instances, classes = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)
+    for instance in reversed(row.instances):
+        inside = coco_mask.decode(instance.rle).astype(bool)
+        instances[inside] = instance.index + 1
+        classes[inside] = instance.label + 1
+    return instances, classes
+
+
+def png_bytes(values: np.ndarray) -> bytes:
+    """A 16-bit grey PNG of a uint16 map."""
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def palette_png_bytes(values: np.ndarray) -> bytes:
+    """An 8-bit PNG whose palette shows each value up to 255 in a colour of its own."""
+    image = Image.fromarray(values.astype(np.uint8)).convert("P")
+    image.putpalette(_palette())
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _palette() -> bytes:
+    """Black, then 255 colours: hues a golden angle apart, so that neighbouring labels differ."""
+    import colorsys
+
+    colours = [(0.0, 0.0, 0.0)]
+    for value in range(1, 256):
+        hue = value * 0.381966 % 1
+        colours.append(colorsys.hsv_to_rgb(hue, 0.55 + 0.45 * (value % 3) / 2, 1.0 - 0.3 * (value % 2)))
+    return bytes(round(channel * 255) for colour in colours for channel in colour)

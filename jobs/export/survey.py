@@ -1,0 +1,122 @@
+"""The first, cheap pass of an export: what must be known of the whole table before its pieces can be written apart.
+
+Ids count through all pieces, names must not clash, and the classes must be listed; none of it needs the masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.export.names import NameFacts
+from jobs.runtime.errors import UsageError
+from jobs.table.read import LabelRow, LabelTable, Share, flatten_instances, rows_of_batch
+from jobs.table.schema import STATUS_OK
+
+
+@dataclass(frozen=True)
+class ShareFacts:
+    """What one piece of the table holds: pictures with labels, failed ones, instances taken, classes seen."""
+
+    pictures: int
+    failed: int
+    instances: int
+    names: NameFacts
+    classes: dict[int, str]
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """The same for the whole table, and where the numbering of each piece starts (pictures, instances before it)."""
+
+    pictures: int
+    failed: int
+    instances: int
+    names: NameFacts
+    classes: dict[int, str]
+    starts: tuple[tuple[int, int], ...] = field(repr=False)
+
+
+def survey_share(share: Share, selection: Selection) -> ShareFacts:
+    """Read the small columns of one piece."""
+    pictures = failed = instances = 0
+    names = NameFacts()
+    classes: dict[int, str] = {}
+    for batch in share.batches(["image_id", "status", "instances.label", *DECIDING_COLUMNS], batch_rows=8192):
+        ok = pc.equal(batch["status"], STATUS_OK)
+        good = batch.filter(ok)
+        pictures += good.num_rows
+        failed += batch.num_rows - good.num_rows
+        instances += selection.count(good)
+        names = names.join(NameFacts.of(good["image_id"].to_pylist()))
+        _, found = flatten_instances(good)
+        labels, categories = found.field("label").to_pylist(), found.field("category").to_pylist()
+        _add_classes(classes, dict(zip(labels, categories, strict=True)))
+    return ShareFacts(pictures, failed, instances, names, classes)
+
+
+def join_facts(table: LabelTable, shares: Sequence[ShareFacts], selection: Selection) -> TableFacts:
+    """Join the pieces' facts, in table order. Raises `UsageError` for a class that is asked for and not there."""
+    starts = []
+    pictures = instances = 0
+    names = NameFacts()
+    classes: dict[int, str] = dict(enumerate((table.run or {}).get("class_names", ())))
+    for share in shares:
+        starts.append((pictures, instances))
+        pictures += share.pictures
+        instances += share.instances
+        names = names.join(share.names)
+        _add_classes(classes, share.classes)
+    unknown = selection.categories - set(classes.values())
+    if unknown:
+        known = ", ".join(classes[label] for label in sorted(classes)) or "none at all"
+        raise UsageError(f"no class {sorted(unknown)[0]!r} in this table; there are: {known}")
+    failed = sum(share.failed for share in shares)
+    return TableFacts(pictures, failed, instances, names, dict(sorted(classes.items())), tuple(starts))
+
+
+def _add_classes(classes: dict[int, str], found: dict[int, str]) -> None:
+    for label, category in found.items():
+        if classes.setdefault(label, category) != category:
+            raise UsageError(
+                f"label {label} is {classes[label]!r} in one row and {category!r} in another; "
+                "these files are not from one run, export them one run at a time"
+            )
+
+
+#: the parts of a table that decide what is taken; masks are by far the larger rest
+DECIDING_COLUMNS = ("instances.category", "instances.score", "instances.area")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Bounds are inclusive; `categories` is empty for all; areas are in pixels of the mask."""
+
+    min_score: float = 0.0
+    categories: frozenset[str] = frozenset()
+    min_area: int = 1
+    max_area: int | None = None
+
+    def takes(self, category: str, score: float, area: int) -> bool:
+        return (
+            score >= self.min_score
+            and (not self.categories or category in self.categories)
+            and area >= self.min_area
+            and (self.max_area is None or area <= self.max_area)
+        )
+
+    def rows(self, batch: pa.RecordBatch) -> Iterator[LabelRow]:
+        """The pictures of a batch that have labels, each with the instances that are taken, possibly none."""
+        for row in rows_of_batch(batch):
+            if row.ok:
+                taken = tuple(i for i in row.instances if self.takes(i.category, i.score, i.area))
+                yield replace(row, instances=taken)
+
+    def count(self, batch: pa.RecordBatch) -> int:
+        """How many instances of a batch are taken; it needs `DECIDING_COLUMNS` only."""
+        _, found = flatten_instances(batch)
+        columns = (found.field(name).to_pylist() for name in ("category", "score", "area"))
+        return sum(self.takes(*values) for values in zip(*columns, strict=True))

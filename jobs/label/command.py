@@ -1,0 +1,341 @@
+"""One run of `yolact label`, from flags to exit code: lake, identity, lease, manifest, passes, books."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs import lake, storage
+from jobs.label.lease import Lease
+from jobs.label.manifest.listing import compare, finished_run, listing_digest, report_changed
+from jobs.label.manifest.parts import Generation, read_generations
+from jobs.label.options import check_options
+from jobs.lake import ParquetColumns, Source
+from jobs.runtime.errors import EXIT_FAILED, EXIT_OK, EXIT_RUN_AGAIN, EXIT_TOO_MANY_BAD_IMAGES, JobError
+from jobs.runtime.logs import configure_logging
+from jobs.runtime.model_source import ModelSource, resolve_model
+from jobs.runtime.options import parse_count_range
+from jobs.runtime.ray_session import stopped_by_sigterm
+from jobs.table import record as run_record
+from jobs.table.output import Output
+from jobs.table.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from jobs.label.manifest.indexing import Sizes
+    from jobs.label.options import LabelConfig
+    from jobs.label.pipeline.passes import Passes
+    from jobs.label.pipeline.publish import Counts
+    from jobs.label.pipeline.stages import UnitPredictor
+    from jobs.label.plan import Plan
+    from yolact.inference.engine_choice import EngineChoice
+
+log = logging.getLogger(__name__)
+
+
+def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredictor] | None = None) -> int:
+    """What `jobs.label.run` does. Needs neither torch nor Ray to see that a finished run has nothing to do.
+
+    `make_predictor` takes the place of the model's own predictor, for measurements: a function or class of a module,
+    called in each actor with its CPU threads. It is part of the run's identity, so that its rows never mix with labels.
+    """
+    configure_logging(config.log_format)
+    check_options(config)
+    output = Output.at(config.output)
+    try:
+        for folder in (output.uri, *lake.folders_of(config.inputs)):
+            storage.check_reachable(folder)
+        sources = lake.expand_inputs(config.inputs, exclude=output.uri)
+        model = resolve_model(config.config, config.weights)
+        identity = make_identity(config, model)
+        if make_predictor is not None:
+            identity["predictor"] = f"{make_predictor.__module__}.{make_predictor.__qualname__}"
+        configure_logging(config.log_format, run_record.run_id(output, identity))
+        record = run_record.read(output)
+        if record is not None:
+            run_record.check_identity(output, record, identity)
+        if finished := finished_run(output, sources, config.relabel_changed):
+            print(f"nothing to do: {output.uri} is finished\n{finished['summary']}")
+            return _exit_code(finished["failed"], finished["images"], config.max_error_rate)
+        with stopped_by_sigterm(), Lease(output.lease) as lease:
+            return _LabelRun(config, output, sources, model, identity, record or {}, lease, make_predictor).run()
+    except storage.TransientStorageError as error:
+        print(f"yolact: {error}; run the same command again", file=sys.stderr)
+        return EXIT_RUN_AGAIN
+
+
+def _exit_code(failed: int, images: int, max_error_rate: float) -> int:
+    return EXIT_TOO_MANY_BAD_IMAGES if failed > max_error_rate * images else EXIT_OK
+
+
+@dataclass
+class _LabelRun:
+    config: LabelConfig
+    output: Output
+    sources: list[Source]
+    model: ModelSource
+    identity: dict[str, Any]
+    record: dict[str, Any]
+    lease: Lease
+    make_predictor: Callable[[int], UnitPredictor] | None
+
+    def run(self) -> int:
+        started = run_record.now()
+        generations = read_generations(self.output)
+        state = compare(self.sources, generations)
+        relabel = state.changed if self.config.relabel_changed else []
+        # without the objects that keep the labels of what they were, so that the next run reports them again
+        unlabelled = set(state.changed) - set(relabel)
+        self._labelled = [source for source in self.sources if source not in unlabelled]
+        # torch's import and the weights take as long as Ray, whose start mostly waits for processes
+        loading = ThreadPoolExecutor(1).submit(self.model.load)
+
+        from jobs.label.engine import device_for, settle_engine
+        from jobs.label.manifest.relabel import remove_strays, replace_changed
+        from jobs.label.plan import make_plan
+        from jobs.runtime.ray_session import alive_nodes, free_resources, is_autoscaling, ray_session
+
+        # Ray sets its own handler for SIGTERM when it starts, which aborts
+        with ray_session(self.config.address), stopped_by_sigterm():
+            model = loading.result()
+            asked = self.config.num_actors
+            actors = None if asked is None else parse_count_range("--num-actors", asked)
+            nodes = alive_nodes()
+            if len(nodes) > 1 and self.output.is_local:
+                log.warning("%s must be a disk that all %d nodes share", self.output.uri, len(nodes))
+            plan = make_plan(nodes, device=device_for(self.config), actors=actors, autoscaling=is_autoscaling())
+            self._begin(plan, settle_engine(self.config, self.record, plan, len(nodes)))
+            if busy := plan.waits_for(free_resources()):
+                log.warning("%s; waiting until others let go", busy)
+            remove_strays(self.output, generations)
+            if relabel:
+                log.info("indexing %s replaced objects again", f"{len(relabel):,}")
+                generations = replace_changed(
+                    self.output, generations, relabel, sizes=self._sizes, columns=self._columns
+                )
+            elif state.changed:
+                report_changed(state.changed)
+            if state.new:
+                storage.delete_objects([self.output.success])
+                generations.append(self._index(generations, state.new))
+            return self._label(model, generations, plan, started)
+
+    def _begin(self, plan: Plan, choice: EngineChoice) -> None:
+        """Bind OUTPUT to this identity, with what the first run settled: later runs keep its precision."""
+        self.record = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "running",
+            "run_id": run_record.run_id(self.output, self.identity),
+            "identity_sha256": run_record.identity_hash(self.identity),
+            "identity": self.identity,
+            "model": self.model.config.name,
+            "config": self.model.config.to_dict(),
+            "weights": {"uri": storage.without_credentials(self.model.uri), "sha256": self.model.sha256},
+            "thresholds": {
+                "score": self.config.score_threshold,
+                "nms_iou": self.model.config.nms.iou_threshold,
+                "max_detections": self.identity["max_detections"],
+            },
+            "nms": self.identity["nms"],
+            "precision": choice.precision,
+            "engine": choice.engine,
+            "engine_reason": choice.reason,
+            "quantisation": self.record.get("quantisation"),
+            "class_names": list(self.model.config.class_names),
+            "versions": run_record.versions(),
+            "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
+            "runs": self.record.get("runs", []),
+        }
+        run_record.write(self.output, self.record)
+        model = self.model.config.name
+        run_id, how = self.record["run_id"], choice.describe()
+        log.info("run %s: %s, %s on %s, %s", run_id, model, how, plan.device, plan.describe())
+
+    @property
+    def _columns(self) -> ParquetColumns:
+        return ParquetColumns(self.config.image_column, self.config.id_column)
+
+    @property
+    def _sizes(self) -> Sizes:
+        from jobs.label.manifest.indexing import Sizes
+
+        return Sizes(self.config.images_per_part, self.config.images_per_unit)
+
+    def _index(self, generations: Sequence[Generation], new: list[Source]) -> Generation:
+        from jobs.label.manifest.indexing import add_generation
+
+        log.info("indexing %s new objects", f"{len(new):,}")
+        return add_generation(
+            self.output,
+            generations,
+            new,
+            sizes=self._sizes,
+            limit=self.config.limit,
+            columns=self._columns,
+        )
+
+    def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
+        from jobs.label.engine import predictor_settings
+        from jobs.label.pipeline.chain import Pipeline
+        from jobs.label.pipeline.passes import Passes
+        from jobs.label.pipeline.publish import Publisher
+        from jobs.label.pipeline.stages import InputLimits
+        from jobs.runtime.metrics import JobMetrics
+        from jobs.runtime.progress import LabelProgress
+
+        parts = [part for generation in generations for part in generation.parts]
+        published = self.output.published_parts()
+        staged = self.output.staged_units()
+        todo = [part for part in parts if part.number not in published]
+        metadata = {
+            "yolact.schema_version": str(SCHEMA_VERSION),
+            "yolact.identity": self.record["identity_sha256"],
+            "yolact.model": self.model.config.name,
+        }
+        limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
+        settings = predictor_settings(
+            self.config,
+            self.record,
+            self.output,
+            parts,
+            model,
+            write_record=lambda: run_record.write(self.output, self.record),
+            limits=limits,
+            columns=self._columns,
+            plan=plan,
+        )
+        pipeline = Pipeline(
+            self.output,
+            limits,
+            self._columns,
+            self.model.config.input_size,
+            self.make_predictor or settings.make_predictor,
+            self.model.config.class_names,
+            metadata,
+            JobMetrics("label", self.record["run_id"]),
+            plan,
+        )
+        total = sum(part.images for part in parts)
+        done = total - sum(part.images for part in todo)
+        publisher = Publisher(self.output, metadata)
+        begin = time.monotonic()
+        with LabelProgress(total, done) as progress:
+            passes = Passes(pipeline, todo, staged, publisher, progress, self.lease, done)
+            # every actor's first unit holds its start
+            passes.totals.warm_up = plan.max_actors
+            missing = passes.run()
+        seconds = time.monotonic() - begin
+        self._add_run(passes, started, seconds)
+        if missing or publisher.unreachable:
+            return self._incomplete(missing, passes, publisher.unreachable)
+        return self._finish([part.number for part in parts], total, passes, seconds)
+
+    def _add_run(self, passes: Passes, started: str, seconds: float) -> None:
+        totals = passes.totals
+        self.record["runs"].append(
+            {
+                "started": started,
+                "finished": run_record.now(),
+                "images": totals.images,
+                "seconds": round(seconds, 3),
+                "images_per_second": round(totals.images / seconds, 3),
+                "steady": totals.steady(),
+                "stage_seconds": {stage: round(spent, 3) for stage, spent in totals.seconds.items()},
+                "retries": dict(totals.retries),
+            }
+        )
+
+    def _incomplete(self, missing: list[int], passes: Passes, unpublished: list[str]) -> int:
+        self.record["status"] = "incomplete"
+        run_record.write(self.output, self.record)
+        problems = [passes.problems[unit] for unit in missing if unit in passes.problems]
+        reasons = [problem.problem for problem in problems] + unpublished
+        images = passes.images_in(missing)
+        # units whose workers died left no record; those a silent store kept from being tried are no failure
+        known = len(problems) == len(missing) or not passes.store_answered
+        again = known and all(problem.unreachable for problem in problems)
+        print(
+            f"yolact: {images:,} images have no labels yet"
+            + (f" ({len(unpublished)} parts unpublished)" if unpublished else "")
+            + (f"; last reason: {reasons[-1]}" if reasons else "; their workers died")
+            + "; run the same command again",
+            file=sys.stderr,
+        )
+        return EXIT_RUN_AGAIN if again else EXIT_FAILED
+
+    def _finish(self, parts: list[int], total: int, passes: Passes, seconds: float) -> int:
+        """Balance the books and put the marker. Raises `JobError` where they do not balance."""
+        from jobs.label.pipeline.publish import Counts, read_counts
+
+        with ThreadPoolExecutor(16) as pool:
+            counts = Counts()
+            for of_part in pool.map(lambda number: read_counts(self.output, number), parts):
+                counts.add(of_part)
+        if counts.images != total or self.output.published_parts() != set(parts):
+            raise JobError(
+                f"the books do not balance: {total:,} images in the manifest, {counts.images:,} rows in labels/ "
+                f"of {self.output.uri}; nothing was marked as finished"
+            )
+        storage.delete_objects([entry.uri for entry in storage.list_objects(self.output.staging)])
+        self.record |= {
+            "status": "finished",
+            "counts": {
+                "images": counts.images,
+                "ok": counts.images - counts.failed,
+                "failed": counts.failed,
+                "instances": counts.instances,
+                "by_status": counts.statuses,
+            },
+        }
+        run_record.write(self.output, self.record)
+        summary = self._summary(counts, passes, seconds, len(parts))
+        run_record.write_success(
+            self.output,
+            {
+                "identity_sha256": self.record["identity_sha256"],
+                "listing": listing_digest(self._labelled),
+                "images": counts.images,
+                "failed": counts.failed,
+                "summary": summary,
+            },
+        )
+        print(summary)
+        return _exit_code(counts.failed, counts.images, self.config.max_error_rate)
+
+    def _summary(self, counts: Counts, passes: Passes, seconds: float, parts: int) -> str:
+        failures = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.statuses.items()) if status != "ok")
+        retries = sum(passes.totals.retries.values())
+        this_run = passes.totals.images
+        lines = [
+            f"images     {counts.images:,} ({counts.images - counts.failed:,} ok, {counts.failed:,} failed"
+            + (f": {failures})" if failures else ")"),
+            f"instances  {counts.instances:,}",
+            f"this run   {this_run:,} images in {seconds:.1f} s, {this_run / seconds:.2f} images/s"
+            + (f", {retries:,} retries" if retries else ""),
+            f"labels     {self.output.labels} ({parts} file{'s' * (parts != 1)})",
+        ]
+        return "\n".join(lines)
+
+
+def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
+    """All that decides what a run's rows say; another identity into the same OUTPUT is refused."""
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "model": model.config.to_dict(),
+        "weights_sha256": model.sha256,
+        "score_threshold": config.score_threshold,
+        "max_detections": config.max_detections or model.config.nms.max_detections,
+        "nms": config.nms or model.config.nms.kind,
+        "precision": config.precision,
+        "engine": config.engine,
+        "max_pixels": config.max_pixels,
+        "max_bytes": config.max_bytes,
+        "limit": config.limit,
+    }
+    # as it will be read back, so that tuples compare equal to JSON's lists
+    return dict(json.loads(json.dumps(identity)))

@@ -1,0 +1,145 @@
+"""From the lake's listing to a manifest: what is new is indexed by Ray tasks and appended as one generation.
+
+A shard's index is put as an object of its own while the generation is in the making, so that an indexing that was cut
+off goes on where it was. The generation's object, written last, makes it final.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+
+import pyarrow as pa
+import ray
+
+from jobs import lake, storage
+from jobs.label.manifest import parts as manifest
+from jobs.label.manifest.parts import Generation, Part
+from jobs.lake import Source
+from jobs.runtime.errors import UsageError
+from jobs.table import parquet as tables
+from jobs.table.output import Output
+
+_IN_FLIGHT = 32
+_IMAGES_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How the manifest is cut; `images_per_unit` None fits it to the size of the lake."""
+
+    images_per_part: int = 65_536
+    images_per_unit: int | None = None
+    bytes_per_unit: int = 64 << 20
+
+
+def add_generation(
+    output: Output,
+    generations: Sequence[Generation],
+    new: Sequence[Source],
+    *,
+    sizes: Sizes,
+    limit: int | None,
+    columns: lake.ParquetColumns,
+) -> Generation:
+    """Index `new` and append it to the manifest. Raises `storage.TransientStorageError` and `UsageError`."""
+    first_part = manifest.next_part_number(generations)
+    groups = list_groups(output, new, columns)
+    if limit is not None:
+        groups = _first_rows(groups, limit)
+    if sizes.images_per_unit is None:
+        groups, images_per_unit = _fitted_to(groups)
+    else:
+        images_per_unit = sizes.images_per_unit
+    parts: list[Part] = []
+    for part, table in manifest.cut_parts(
+        groups,
+        first_part=first_part,
+        images_per_part=sizes.images_per_part,
+        images_per_unit=images_per_unit,
+        bytes_per_unit=sizes.bytes_per_unit,
+    ):
+        manifest.write_part(output, part, table)
+        parts.append(part)
+    sources = source_table(new)
+    manifest.complete_generation(output, len(generations), sources, parts)
+    storage.delete_objects([entry.uri for entry in storage.list_objects(output.index)])
+    return Generation(len(generations), sources, tuple(parts))
+
+
+def source_table(sources: Sequence[Source]) -> pa.Table:
+    columns = {name: [getattr(source, name) for source in sources] for name in manifest.SOURCES.names}
+    return pa.table(columns, schema=manifest.SOURCES)
+
+
+def list_groups(output: Output, sources: Sequence[Source], columns: lake.ParquetColumns) -> Iterator[pa.Table]:
+    """Manifest rows in the order of `sources`: a table for each shard, and tables of loose images."""
+    shards = [source for source in sources if source.kind != "image"]
+    done = {entry.uri for entry in storage.list_objects(output.index)} if shards else set()
+    indexed = _index_shards(output, shards, done, columns)
+    for loose, run in groupby(sources, lambda source: source.kind == "image"):
+        if loose:
+            while chunk := list(islice(run, _IMAGES_AT_ONCE)):
+                yield lake.image_rows(chunk)
+        else:
+            for _ in run:
+                yield tables.read(next(indexed))
+
+
+def _index_shards(
+    output: Output, shards: Sequence[Source], done: set[str], columns: lake.ParquetColumns
+) -> Iterator[str]:
+    """The uri of each shard's index, in order, a bounded number of tasks ahead of the reader."""
+    waiting = iter(shards)
+    ahead: list[tuple[str, ray.ObjectRef | None]] = []
+    index = ray.remote(_index_shard).options(max_retries=2)
+
+    def submit(shard: Source) -> tuple[str, ray.ObjectRef | None]:
+        name = hashlib.sha256(f"{shard.uri}\0{shard.size}\0{shard.etag}".encode()).hexdigest()[:32]
+        uri = f"{output.index}/{name}.parquet"
+        return uri, None if uri in done else index.remote(shard, uri, columns)
+
+    ahead += [submit(shard) for shard in islice(waiting, _IN_FLIGHT)]
+    while ahead:
+        uri, task = ahead.pop(0)
+        if task is not None:
+            try:
+                ray.get(task)
+            except ray.exceptions.RayTaskError as error:
+                # the user is told what went wrong with the shard, not that it happened in a task
+                if isinstance(error.cause, (storage.StorageError, UsageError)):
+                    raise error.cause from None
+                raise
+        yield uri
+        ahead += [submit(shard) for shard in islice(waiting, 1)]
+
+
+def _index_shard(shard: Source, uri: str, columns: lake.ParquetColumns) -> None:
+    storage.put_atomic(uri, tables.to_bytes(lake.index_source(shard, columns)))
+
+
+def _first_rows(groups: Iterator[pa.Table], limit: int) -> Iterator[pa.Table]:
+    for group in groups:
+        yield group.slice(0, limit)
+        limit -= min(limit, group.num_rows)
+        if limit == 0:
+            return
+
+
+def _fitted_to(groups: Iterator[pa.Table]) -> tuple[Iterator[pa.Table], int]:
+    """A unit of 64 images, fewer in a small lake, so that its progress is seen and its actors all have work."""
+    head: list[pa.Table] = []
+    images = 0
+    for group in groups:
+        head.append(group)
+        images += group.num_rows
+        if images >= 64 * 64:
+            break
+
+    def again() -> Iterator[pa.Table]:
+        yield from head
+        yield from groups
+
+    return again(), min(64, max(8, images // 64))

@@ -1,0 +1,177 @@
+"""int8: the network quantised on a sample of the lake itself, once for a run and kept with its output.
+
+One Ray task fetches the sample and quantises; the result goes to `_state/`, its digest to run.json, and from there to
+every actor through Ray's object store. A run that goes on takes the very same network from `_state/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from jobs import lake, storage
+from jobs.label.manifest.parts import Part
+from jobs.label.pipeline.stages import InputLimits, decode_and_prepare
+from jobs.runtime.errors import JobError
+from jobs.table import parquet as tables
+from jobs.table.output import Output
+from yolact.images.decode import ImageError
+from yolact.inference.engine import cache_folder
+from yolact.inference.openvino_engine import OpenVinoNetwork, convert
+from yolact.weights.files import read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+    from yolact.network.model import Yolact
+
+log = logging.getLogger(__name__)
+
+#: more changes the ranges little, and every one costs a run of the float32 network
+SAMPLE_IMAGES = 48
+_SAMPLE_PARTS = 8
+_SEED = 0
+#: part of a cached network's name: raised when quantising changes
+_INT8_RECIPE = 1
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What run.json says of the network that int8 runs."""
+
+    calibration_sha256: str
+    """over the weights, the sample's bytes and the versions that quantised"""
+    images: int
+    model_sha256: str
+
+
+def sample_rows(output: Output, parts: Sequence[Part], count: int = SAMPLE_IMAGES) -> list[dict[str, Any]]:
+    """Manifest rows of `count` images, or of all where there are fewer: the same ones for the same manifest.
+
+    From a few parts of a large lake, evenly by their images.
+    """
+    chooser = random.Random(_SEED)
+    chosen = sorted(chooser.sample(parts, min(_SAMPLE_PARTS, len(parts))), key=lambda part: part.number)
+    positions = sorted(chooser.sample(range(images := sum(part.images for part in chosen)), min(count, images)))
+    rows: list[dict[str, Any]] = []
+    first = 0
+    for part in chosen:
+        inside = [position - first for position in positions if first <= position < first + part.images]
+        rows += tables.read(output.manifest_part(part.number)).take(inside).to_pylist() if inside else []
+        first += part.images
+    return rows
+
+
+def read_quantised(output: Output, quantisation: dict[str, Any]) -> OpenVinoNetwork:
+    """The network of an earlier start of this run. Raises `JobError` where it is not what run.json says."""
+    from yolact.inference.openvino_engine import OpenVinoNetwork
+
+    try:
+        quantised = OpenVinoNetwork.from_bytes(storage.read_bytes(output.quantised_model))
+    except (storage.ObjectMissingError, ValueError) as error:
+        raise JobError(f"the int8 network of this run is gone ({error}); choose another --output") from error
+    if quantised.sha256 != quantisation["model_sha256"]:
+        raise JobError(f"{output.quantised_model} is not the int8 network that run.json names; choose another --output")
+    return quantised
+
+
+def quantise_on_lake(
+    output: Output,
+    rows: Sequence[dict[str, Any]],
+    model: ObjectRef,
+    weights_sha256: str,
+    *,
+    limits: InputLimits,
+    columns: lake.ParquetColumns,
+    num_cpus: float,
+    threads: int,
+) -> tuple[OpenVinoNetwork, dict[str, Any]]:
+    """Quantise in one task of the cluster and put the result under `_state/`: the network, and its `Quantisation`.
+
+    Raises `JobError` where none of the sampled images can be read, `storage.TransientStorageError`.
+    """
+    import ray
+
+    from yolact.inference.openvino_engine import OpenVinoNetwork
+
+    log.info("int8: calibrating on %d images of the lake", len(rows))
+    task = ray.remote(_fetch_and_quantise).options(num_cpus=num_cpus, max_retries=2)
+    try:
+        data, digest, images = ray.get(task.remote(rows, model, weights_sha256, limits, columns, threads))
+    except ray.exceptions.RayTaskError as error:
+        # the user is told what went wrong, not that it happened in a task
+        if isinstance(error.cause, (storage.StorageError, JobError)):
+            raise error.cause from None
+        raise
+    quantised = OpenVinoNetwork.from_bytes(data)
+    storage.put_atomic(output.quantised_model, data)
+    return quantised, asdict(Quantisation(digest, images, quantised.sha256))
+
+
+def _fetch_and_quantise(
+    rows: Sequence[dict[str, Any]],
+    model: Yolact,
+    weights_sha256: str,
+    limits: InputLimits,
+    columns: lake.ParquetColumns,
+    threads: int,
+) -> tuple[bytes, str, int]:
+    """In a worker: the quantised network as a file, the digest of what it was made from, and the images that served."""
+    import torch
+
+    from yolact.inference.openvino_engine import quantise
+
+    torch.set_num_threads(threads)
+    digest = hashlib.sha256(json.dumps([_INT8_RECIPE, weights_sha256, *_versions()]).encode())
+    images = []
+    for data in lake.fetch_rows(rows, max_bytes=limits.max_bytes, columns=columns):
+        if not isinstance(data, bytes):
+            continue
+        try:
+            images.append(decode_and_prepare(data, limits, model.config.input_size))
+        except ImageError:
+            continue
+        digest.update(hashlib.sha256(data).digest())
+    if not images:
+        raise JobError(f"int8 is calibrated on images of the lake, and none of {len(rows)} sampled ones can be read")
+    network = cached_network(f"int8/{digest.hexdigest()}", lambda: quantise(model, images))
+    return network.to_bytes(), digest.hexdigest(), len(images)
+
+
+def _versions() -> list[str]:
+    return [importlib.metadata.version(package) for package in ("openvino", "nncf")]
+
+
+#: raised when converting changes
+_CONVERT_RECIPE = 1
+
+
+def cached_network(name: str, make: Callable[[], OpenVinoNetwork]) -> OpenVinoNetwork:
+    """The network of that name under `cache_folder()`; where there is none, or a broken one, it is made and put there.
+
+    `name` must tell everything that `make` depends on. A folder that cannot be written costs time later, nothing now.
+    """
+    path = cache_folder() / f"{name}.zip"
+    try:
+        return OpenVinoNetwork.from_bytes(read_bytes(path))
+    except ValueError:
+        network = make()
+    try:
+        write_bytes(path, network.to_bytes())
+    except OSError as error:
+        log.warning("the network cannot be kept for later runs: %s", error)
+    return network
+
+
+def converted(model: Yolact, weights_sha256: str) -> OpenVinoNetwork:
+    """`convert(model)`, kept by weights, config and versions."""
+    versions = [importlib.metadata.version(package) for package in ("openvino", "torch")]
+    made_from = json.dumps([_CONVERT_RECIPE, weights_sha256, model.config.to_dict(), *versions])
+    digest = hashlib.sha256(made_from.encode()).hexdigest()
+    return cached_network(f"openvino/{digest}", lambda: convert(model))

@@ -1,0 +1,186 @@
+"""The labelling pipeline on Ray Data: units in, commit records out, in one chain."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data.exceptions import ExecutionTimeoutError
+from ray.util.annotations import RayDeprecationWarning
+
+from jobs.label.pipeline.stages import (
+    InputLimits,
+    Labeller,
+    UnitPredictor,
+    decode_and_prepare,
+    decode_in_child,
+    fetch_and_decode,
+)
+from jobs.label.pipeline.unit import UnitRecord
+from jobs.label.plan import Plan
+from jobs.lake import ParquetColumns
+from jobs.runtime.errors import JobError
+from jobs.runtime.logs import in_worker
+from jobs.runtime.metrics import JobMetrics
+from jobs.table.output import Output
+from jobs.table.schema import STATUS_OK
+
+log = logging.getLogger(__name__)
+
+#: units of one execution: bounds what the driver and Ray hold, whatever the size of the lake
+UNITS_PER_EXECUTION = 20_000
+#: a block whose process dies is tried this often again before it is left to the careful pass
+_RETRIES_AFTER_A_CRASH = 2
+_NO_PROGRESS_SECONDS = 600
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What the stages need. `make_predictor` is called once in each actor, with its number of CPU threads."""
+
+    output: Output
+    limits: InputLimits
+    columns: ParquetColumns
+    input_size: int
+    make_predictor: Callable[[int], UnitPredictor]
+    class_names: tuple[str, ...]
+    metadata: dict[str, str]
+    metrics: JobMetrics
+    plan: Plan
+
+    def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
+        """Label `units` and yield a record for each that came through; one whose process died yields none."""
+        for first in range(0, len(units), UNITS_PER_EXECUTION):
+            yield from self._execute(units[first : first + UNITS_PER_EXECUTION], careful)
+
+    def _execute(self, units: Sequence[int], careful: bool) -> Iterator[UnitRecord]:
+        configure_ray_data()
+        with warnings.catch_warnings():
+            # Ray 2.60 deprecates `max_retries` on a stage and offers nothing in its place
+            warnings.simplefilter("ignore", RayDeprecationWarning)
+            records = self._chain(units, careful)
+        try:
+            for batch in records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for text in batch["record"].to_pylist():
+                    yield UnitRecord.from_json(text)
+        except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
+            raise JobError(f"the pipeline stopped: {last_line(error)}; run the same command again to go on") from error
+        finally:
+            # Ray ends an execution's actors when nothing refers to them. The error of a failed task refers to itself,
+            # and would keep actors, and the CPUs that the next execution waits for, until a collection by chance
+            del records
+            gc.collect()
+
+    def _chain(self, units: Sequence[int], careful: bool) -> ray.data.Dataset:
+        plan = self.plan
+        return (
+            # not from_arrow, which asks for each table's schema in a task of a whole CPU
+            ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
+            .map_batches(
+                fetch_and_decode,
+                batch_size=1,
+                batch_format="pyarrow",
+                fn_kwargs={
+                    "output": self.output,
+                    "limits": self.limits,
+                    "columns": self.columns,
+                    "input_size": self.input_size,
+                    "decode": decode_in_child if careful else decode_and_prepare,
+                },
+                # Ray warns of more tasks than there is work for
+                compute=TaskPoolStrategy(size=min(plan.decode_tasks, len(units))),
+                num_cpus=plan.decode_cpus,
+                max_retries=_RETRIES_AFTER_A_CRASH,
+            )
+            .map_batches(
+                ModelActor,
+                batch_size=1,
+                batch_format="pyarrow",
+                fn_constructor_kwargs={
+                    "make_predictor": in_worker(self.make_predictor),
+                    "threads": plan.threads,
+                    "class_names": self.class_names,
+                    "output": self.output,
+                    "metadata": self.metadata,
+                    "metrics": self.metrics,
+                    "careful": careful,
+                },
+                compute=ActorPoolStrategy(
+                    min_size=plan.min_actors,
+                    max_size=plan.max_actors,
+                    initial_size=plan.min_actors,
+                    # one unit has the network while another is unpacked, or makes its last masks and is committed
+                    max_concurrent_calls_per_actor=1 if careful else 2,
+                    enable_true_multi_threading=True,
+                    max_tasks_in_flight_per_actor=3,
+                ),
+                num_cpus=plan.actor_cpus,
+                num_gpus=plan.actor_gpus,
+                max_task_retries=_RETRIES_AFTER_A_CRASH,
+            )
+        )
+
+
+class ModelActor:
+    """A `Labeller` in an actor's process, with a predictor that was made there; metrics and log tell what it did."""
+
+    def __init__(
+        self, *, make_predictor: Callable[[int], UnitPredictor], threads: int, metrics: JobMetrics, **labeller: Any
+    ) -> None:
+        self._predictor = make_predictor(threads)
+        self._labeller = Labeller(predictor=self._predictor, **labeller)
+        self._metrics = metrics
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        record = self._labeller(batch)
+        self._count(record)
+        self._tell(record)
+        return record.to_table()
+
+    def _tell(self, record: UnitRecord) -> None:
+        fields = {name: value for name, value in asdict(record).items() if value not in (None, {}, False)}
+        if record.problem is None:
+            log.info("unit %d: %d images", record.unit, record.images, extra={"fields": fields})
+        else:
+            log.warning("unit %d did not come through: %s", record.unit, record.problem, extra={"fields": fields})
+
+    def _count(self, record: UnitRecord) -> None:
+        for stage, seconds in record.seconds.items():
+            self._metrics.stage_seconds(stage, seconds)
+        for reason, count in record.retries.items():
+            self._metrics.retry(reason, count)
+        self._metrics.gpu_memory()
+        if record.problem is None:
+            ok = record.images - sum(record.failures.values())
+            for status, count in {STATUS_OK: ok, **record.failures}.items():
+                self._metrics.images(count, status)
+            self._metrics.instances(record.instances)
+            batches = -(-ok // self._predictor.batch_size)
+            self._metrics.batch_fill(ok, batches * self._predictor.batch_size)
+
+
+def last_line(error: Exception) -> str:
+    """What a Ray error, which holds a worker's whole traceback as its text, comes down to."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def configure_ray_data() -> None:
+    """Settings of Ray Data that the job relies on, in the driver's current context."""
+    context = DataContext.get_current()
+    # a unit that fails is simply not committed, and the driver sees that its object is missing
+    context.max_errored_blocks = -1
+    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.issue_detectors_config.detectors = []
+    # what it tells as an error, such as a task that failed, is counted and told by the passes
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)

@@ -1,0 +1,144 @@
+"""The passes of a labelling run: pipeline over what is missing, publishing as parts fill up, and a careful pass."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from jobs.label.lease import Lease
+from jobs.label.manifest.parts import Part
+from jobs.label.pipeline.chain import Pipeline
+from jobs.label.pipeline.publish import Publisher
+from jobs.label.pipeline.unit import UnitRecord
+from jobs.runtime.progress import LabelProgress
+from jobs.table import parquet as tables
+from jobs.table.output import UNITS_PER_PART
+
+log = logging.getLogger(__name__)
+
+#: so many units in a row that cannot be reached, each after its retries, mean that the store is gone
+_UNREACHABLE_IN_A_ROW = 8
+
+
+@dataclass
+class Totals:
+    """What the records of this run add up to. The first `warm_up` of them do not count as steady work."""
+
+    warm_up: int = 1
+    images: int = 0
+    instances: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    retries: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _records: int = 0
+    _steady_images: int = 0
+    _steady_began: float = 0.0
+    _last: float = 0.0
+
+    def add(self, record: UnitRecord) -> None:
+        self._last = time.time()
+        self._records += 1
+        if self._records == self.warm_up:
+            self._steady_began = self._last
+        elif self._records > self.warm_up:
+            self._steady_images += record.images
+        self.images += record.images
+        self.instances += record.instances
+        self.failures.update(record.failures)
+        self.retries.update(record.retries)
+        for stage, seconds in record.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def steady(self) -> dict[str, float]:
+        """Images and seconds from the end of the warm-up on, and the `time.time()` at which that was."""
+        seconds = self._last - self._steady_began if self._steady_images else 0.0
+        return {"images": self._steady_images, "seconds": round(seconds, 3), "began": round(self._steady_began, 3)}
+
+    def notes(self) -> str:
+        pieces = [f"{count:,} {status}" for status, count in sorted(self.failures.items())]
+        if retried := sum(self.retries.values()):
+            pieces.append(f"{retried:,} retries")
+        return ", ".join(pieces)
+
+
+class Passes:
+    """Labels and publishes `parts`, of which the units in `staged` are committed already."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        parts: Sequence[Part],
+        staged: set[int],
+        publisher: Publisher,
+        progress: LabelProgress,
+        lease: Lease,
+        done: int,
+    ) -> None:
+        self._pipeline, self._publisher, self._progress, self._lease = pipeline, publisher, progress, lease
+        self._parts = {part.number: part for part in parts}
+        self._left = {part.number: set(part.unit_numbers()) - staged for part in parts}
+        self._done = done
+        self.totals = Totals()
+        self.problems: dict[int, UnitRecord] = {}
+        self.store_answered = True
+
+    def run(self) -> list[int]:
+        """One pass over all, a careful one over what it left; returns the units still missing."""
+        for number in [number for number, units in self._left.items() if not units]:
+            self._publisher.submit(self._parts[number])
+        self.store_answered = self._pass(careful=False)
+        if self.store_answered and (missing := self._missing()):
+            log.info("%d units did not come through; trying them again, one image at a time", len(missing))
+            self.store_answered = self._pass(careful=True)
+        self._publisher.drain()
+        return self._missing()
+
+    def _missing(self) -> list[int]:
+        return sorted(unit for units in self._left.values() for unit in units)
+
+    def images_in(self, units: Sequence[int]) -> int:
+        """How many images `units` hold, from the manifest."""
+        wanted = Counter(unit // UNITS_PER_PART for unit in units)
+        chosen = set(units)
+        total = 0
+        for number, count in wanted.items():
+            part = self._parts[number]
+            if count == part.units:
+                total += part.images
+            else:
+                table = tables.read(self._pipeline.output.manifest_part(number))
+                total += sum(unit in chosen for unit in table["unit"].to_pylist())
+        return total
+
+    def _pass(self, *, careful: bool) -> bool:
+        """Whether the store answered; where it does not, the rest of the pass is left for another run."""
+        in_a_row = 0
+        for record in self._pipeline.run(self._missing(), careful=careful):
+            self._lease.check()
+            if record.problem is None:
+                in_a_row = 0
+                self._committed(record)
+            else:
+                self.problems[record.unit] = record
+                self.totals.retries.update(record.retries)
+                in_a_row = in_a_row + 1 if record.unreachable else 0
+            self._progress.update(self._done, self.totals.notes())
+            self._publisher.poll()
+            if in_a_row >= _UNREACHABLE_IN_A_ROW:
+                log.warning("the store does not answer: %s", record.problem)
+                return False
+        return True
+
+    def _committed(self, record: UnitRecord) -> None:
+        part = record.unit // UNITS_PER_PART
+        if record.unit not in self._left[part]:
+            return  # a task that Ray ran twice
+        self.totals.add(record)
+        self._left[part].remove(record.unit)
+        self.problems.pop(record.unit, None)
+        self._done += record.images
+        if not self._left[part]:
+            self._publisher.submit(self._parts[part])

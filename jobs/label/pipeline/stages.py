@@ -1,0 +1,209 @@
+"""The stages of the labelling pipeline, as plain functions and classes that know nothing of Ray Data.
+
+    (unit number) ─▶ fetch_and_decode ─▶ Labeller (model, commit) ─▶ UnitRecord
+
+What is wrong with one image becomes that image's row; what is wrong with the store or the unit as a whole leaves the
+unit uncommitted and travels on as `UnitRecord.problem`.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from jobs import lake, storage
+from jobs.label.manifest import parts as manifest
+from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_unit
+from jobs.table import parquet as tables
+from jobs.table.output import UNITS_PER_PART, Output
+from jobs.table.schema import STATUS_OK
+from yolact.images.decode import ImageError, decode_image
+from yolact.images.prepare import PreparedImage, prepare_image
+
+if TYPE_CHECKING:
+    from yolact.inference.predictor import Detections
+
+
+class UnitPredictor(Protocol):
+    """What the pipeline uses of `yolact.Predictor`, from two threads."""
+
+    batch_size: int
+
+    def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
+        """One `Detections` per image, in order."""
+
+
+@dataclass(frozen=True)
+class InputLimits:
+    """What an image may be: `max_pixels` (height × width) and `max_bytes` of the encoded file."""
+
+    max_pixels: int
+    max_bytes: int
+
+
+@functools.lru_cache(maxsize=2)
+def _manifest_part(uri: str) -> pa.Table:
+    # neighbouring units come to the same worker one after the other; a part is some ten megabytes
+    return tables.read(uri)
+
+
+@contextmanager
+def _timed(record: UnitRecord, stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    record.seconds[stage] = record.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def decode_and_prepare(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
+    """Encoded bytes to what the model needs of the image; raises `ImageError`."""
+    pixels = decode_image(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
+    return prepare_image(pixels, input_size)
+
+
+def fetch_and_decode(
+    batch: pa.Table,
+    *,
+    output: Output,
+    limits: InputLimits,
+    columns: lake.ParquetColumns,
+    input_size: int,
+    decode: Callable[[bytes, InputLimits, int], PreparedImage] = decode_and_prepare,
+) -> pa.Table:
+    """Bytes and pixels of one unit: `batch` is one row with `unit`; the result is one row of `pack_unit`."""
+    unit = batch["unit"][0].as_py()
+    record = UnitRecord(unit)
+    retry = storage.Retry()
+    images: list[UnitImage] = []
+    try:
+        with _timed(record, "fetch"):
+            part = _manifest_part(output.manifest_part(unit // UNITS_PER_PART))
+            rows = manifest.rows_of_unit(part, unit).to_pylist()
+            record.images = len(rows)
+            fetched = lake.fetch_rows(rows, max_bytes=limits.max_bytes, columns=columns, retry=retry)
+        with _timed(record, "decode"):
+            images = [
+                _unit_image(row, data, limits, input_size, decode) for row, data in zip(rows, fetched, strict=True)
+            ]
+    except storage.TransientStorageError as error:
+        record.problem, record.unreachable = str(error), True
+    record.retries = dict(retry.counts)
+    return pack_unit(record, images)
+
+
+def _unit_image(
+    row: dict[str, Any],
+    data: bytes | lake.Problem,
+    limits: InputLimits,
+    input_size: int,
+    decode: Callable[[bytes, InputLimits, int], PreparedImage],
+) -> UnitImage:
+    image_id, uri = row["image_id"], row["uri"]
+    if isinstance(data, lake.Problem):
+        return UnitImage(image_id, uri, data.status, data.reason, None)
+    try:
+        return UnitImage(image_id, uri, STATUS_OK, None, decode(data, limits, input_size))
+    except ImageError as error:
+        return UnitImage(image_id, uri, error.status, error.reason, None)
+
+
+class Labeller:
+    """Runs the model over one unit and commits its rows with a single put.
+
+    `careful` predicts image by image, so that one image the model cannot stomach becomes a row and its neighbours get
+    their labels.
+    """
+
+    def __init__(
+        self,
+        *,
+        predictor: UnitPredictor,
+        class_names: Sequence[str],
+        output: Output,
+        metadata: dict[str, str],
+        careful: bool,
+    ) -> None:
+        self.predictor = predictor
+        self.class_names = class_names
+        self.output = output
+        self.metadata = metadata
+        self.careful = careful
+
+    def __call__(self, batch: pa.Table) -> UnitRecord:
+        record, images = unpack_unit(batch)
+        if record.problem is None:
+            try:
+                self._label(record, images)
+            except storage.TransientStorageError as error:
+                record.problem, record.unreachable = str(error), True
+            except Exception as error:
+                # the row boundary of the stage: the unit stays uncommitted and the careful pass takes it
+                record.problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+        return record
+
+    def _label(self, record: UnitRecord, images: list[UnitImage]) -> None:
+        with _timed(record, "inference"):
+            detections: list[Detections | None]
+            if self.careful:
+                images, detections = self._predict_one_by_one(images)
+            else:
+                found = iter(self.predictor.predict_prepared([i.prepared for i in images if i.prepared is not None]))
+                detections = [None if image.prepared is None else next(found) for image in images]
+        with _timed(record, "commit"):
+            retry = storage.Retry()
+            rows = label_rows(images, detections, self.class_names)
+            rows = rows.replace_schema_metadata(self.metadata)
+            storage.put_atomic(self.output.staged_unit(record.unit), tables.to_bytes(rows), retry=retry)
+            record.retries = dict(Counter(record.retries) + retry.counts)
+        record.instances = sum(len(d.scores) for d in detections if d is not None)
+        record.failures = dict(Counter(image.status for image in images if image.status != STATUS_OK))
+
+    def _predict_one_by_one(self, images: list[UnitImage]) -> tuple[list[UnitImage], list[Detections | None]]:
+        labelled: list[UnitImage] = []
+        detections: list[Detections | None] = []
+        for image in images:
+            found = None
+            if image.prepared is not None:
+                try:
+                    (found,) = self.predictor.predict_prepared([image.prepared])
+                except Exception as error:
+                    reason = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
+                    image = UnitImage(image.image_id, image.uri, "inference_failed", reason, None)
+            labelled.append(image)
+            detections.append(found)
+        return labelled, detections
+
+
+#: no picture within the limits takes this long; a decoder that hangs is ended
+TIMEOUT_SECONDS = 120.0
+
+
+@functools.cache
+def _child() -> ProcessPoolExecutor:
+    # spawn: the worker has threads (Ray's, Arrow's), and a forked child would inherit their locks
+    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def decode_in_child(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
+    """`decode_and_prepare` in a process of its own; its death is an `ImageError` of status "undecodable"."""
+    child = _child()
+    try:
+        return child.submit(decode_and_prepare, data, limits, input_size).result(TIMEOUT_SECONDS)
+    except BrokenProcessPool:
+        reason = "the image killed its decoder process"
+    except TimeoutError:
+        for process in list((child._processes or {}).values()):
+            process.kill()
+        reason = f"decoding took more than {TIMEOUT_SECONDS:.0f} s and was ended"
+    child.shutdown(wait=False, cancel_futures=True)
+    _child.cache_clear()
+    raise ImageError("undecodable", reason)

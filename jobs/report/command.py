@@ -1,0 +1,75 @@
+"""`yolact report` from options to the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs import storage
+from jobs.report.building import ReportContent, build_report
+from jobs.report.page import render
+from jobs.report.truth import read_truth
+from jobs.runtime.errors import UsageError
+from jobs.table.pictures import PictureSource
+from jobs.table.read import LabelTable, open_labels
+
+if TYPE_CHECKING:
+    from jobs.report.options import ReportConfig
+    from jobs.report.prototypes import PrototypeView
+
+
+def write_report(config: ReportConfig) -> str:
+    """Write the page and say in a line what it holds."""
+    table = open_labels(config.labels)
+    truth = None if config.ground_truth is None else read_truth(config.ground_truth)
+    model = _model(config)
+    content = build_report(
+        table,
+        samples=config.samples,
+        review=config.review,
+        seed=config.seed,
+        truth=truth,
+        rows_per_task=config.rows_per_task,
+        address=config.address,
+    )
+    views: Sequence[PrototypeView] = ()
+    note = ""
+    if model is not None:
+        views = _prototype_views(config.prototypes, table, content, model.load())
+        labelled_by = (table.run or {}).get("weights", {}).get("sha256")
+        if labelled_by not in (None, model.sha256):
+            note = "These come from other weights than the labels on this page."
+    page = render(table, config.labels, content, views, note).encode()
+    storage.put_atomic(config.output, page)
+    shown = len(content.cards)
+    return f"wrote {config.output}: {shown:,} of {content.numbers.pictures:,} pictures, {len(page) / 1e6:.1f} MB"
+
+
+def _model(config: ReportConfig) -> Any:
+    if config.prototypes == 0:
+        return None
+    if config.config is None and config.weights is None:
+        raise UsageError(f"--prototypes {config.prototypes}: say whose with --config or --weights")
+    from jobs.runtime.model_source import resolve_model
+
+    return resolve_model(config.config, config.weights)
+
+
+def _prototype_views(count: int, table: LabelTable, content: ReportContent, model: Any) -> list[PrototypeView]:
+    """Of the pictures shown with the most certain instances, those in which the model finds something."""
+    from jobs.report.cards import read_pixels
+    from jobs.report.prototypes import prototype_view
+
+    best = sorted(
+        (card for card in content.cards if card["picture"] and card["instances"]),
+        key=lambda card: (-card["instances"][0]["score"], card["id"]),
+    )
+    views: list[PrototypeView] = []
+    for card in best:
+        if len(views) == count:
+            break
+        pixels = read_pixels(PictureSource(table.output), card["part"], card["id"], card["uri"])
+        view = None if isinstance(pixels, str) else prototype_view(model, card["id"], pixels)
+        if view is not None:
+            views.append(view)
+    return views

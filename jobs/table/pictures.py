@@ -1,0 +1,92 @@
+"""The pictures behind a label table: read back from the lake by the ids of its rows."""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image, ImageOps
+
+from jobs import lake, storage
+from jobs.runtime.errors import UsageError
+from jobs.table import parquet as tables
+
+_EXIF_ORIENTATION = 0x0112
+_SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+
+
+@dataclass(frozen=True)
+class PictureSource:
+    """Finds pictures through the manifest beside the labels; without one, plain objects by their `uri`.
+
+    `patience_seconds` is how long to try again where the store falters; None is as long as the label job would.
+    """
+
+    output: str | None
+    max_bytes: int = 256 << 20
+    patience_seconds: float | None = None
+
+    def fetch(self, part: str, rows: Sequence[tuple[str, str]]) -> list[bytes | lake.Problem]:
+        """Encoded bytes for rows of one label file, in order; a `Problem` for a picture that is not to be had.
+
+        `part` is the label file's name ("part-000000.parquet"), `rows` are (image_id, uri). Neighbours in a tar shard
+        are read together. Raises `storage.TransientStorageError` where the store does not answer.
+        """
+        addresses = self._addresses(part, [image_id for image_id, _ in rows])
+        wanted = [addresses.get(image_id) or _plain_address(image_id, uri) for image_id, uri in rows]
+        retry = None if self.patience_seconds is None else storage.Retry(total_seconds=self.patience_seconds)
+        return list(lake.fetch_rows(wanted, max_bytes=self.max_bytes, retry=retry))
+
+    def _addresses(self, part: str, image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        if self.output is None:
+            return {}
+        table = _manifest_part(f"{self.output}/manifest/{part}")
+        if table is None:
+            return {}
+        found = table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string())))
+        return {row["image_id"]: row for row in found.to_pylist()}
+
+
+@functools.lru_cache(maxsize=2)
+def _manifest_part(uri: str) -> pa.Table | None:
+    try:
+        return tables.read(uri)
+    except storage.ObjectMissingError:
+        return None
+
+
+def _plain_address(image_id: str, uri: str) -> dict[str, Any]:
+    if image_id != uri:
+        raise UsageError(
+            f"{image_id!r} stands inside of {uri!r} and only the run's manifest/ says where; "
+            "give the OUTPUT of `yolact label`, not single files of it"
+        )
+    return {
+        "image_id": image_id,
+        "uri": uri,
+        "offset": None,
+        "length": None,
+        "size": None,
+        "etag": None,
+        "problem": None,
+    }
+
+
+def upright(data: bytes) -> bytes:
+    """The same picture with its EXIF orientation applied, since labels count pixels that way and few readers turn it.
+
+    Bytes come back unchanged if the picture lies as it is stored. Otherwise it is written again in its own format,
+    lossless where the format is and JPEG at quality 95.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        if image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1):
+            return data
+        stream = io.BytesIO()
+        kind = image.format or "PNG"
+        ImageOps.exif_transpose(image).save(stream, kind, **_SAVE_OPTIONS.get(kind, {}))
+    return stream.getvalue()

@@ -1,0 +1,94 @@
+"""Work over the pieces of a label table: on Ray, in order, with bounded memory; one piece needs no cluster."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from jobs.runtime.errors import JobError
+from jobs.runtime.logs import in_worker
+from jobs.table.read import Share
+
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+
+#: results of one piece that wait for their turn, and tries of a piece whose worker died
+_WAITING_RESULTS = 4
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class ShareRunner:
+    """Runs functions over all pieces of one table."""
+
+    shares: Sequence[Share]
+    on_ray: bool
+
+    def over(self, work: Callable[[int, Share], Iterator[Result]]) -> Iterator[Result]:
+        """Results of `work(number, share)` for all pieces, in table order.
+
+        On Ray, as many pieces run at once as the cluster has CPUs, and pause while their results are not taken. A piece
+        whose worker died is done again: `work` must then give the same, in the same order.
+        """
+        if self.on_ray:
+            yield from _on_ray(work, self.shares)
+        else:
+            for number, share in enumerate(self.shares):
+                yield from work(number, share)
+
+
+@contextmanager
+def share_runner(shares: Sequence[Share], address: str) -> Iterator[ShareRunner]:
+    """Be connected to Ray for as long as the pieces are worked on; not at all where there is one piece or none."""
+    if len(shares) <= 1:
+        yield ShareRunner(shares, on_ray=False)
+        return
+    from jobs.runtime.ray_session import ray_session
+
+    with ray_session(address):
+        yield ShareRunner(shares, on_ray=True)
+
+
+def _on_ray(work: Callable[[int, Share], Iterator[Result]], shares: Sequence[Share]) -> Iterator[Result]:
+    import ray
+
+    as_task = ray.remote(
+        num_cpus=1,
+        max_retries=_TRIES - 1,
+        num_returns="streaming",
+        _generator_backpressure_num_objects=_WAITING_RESULTS,
+    )
+    run_share = as_task(in_worker(_run_share))
+    shared_work = ray.put(work)
+    todo = enumerate(shares)
+    at_once = int(ray.cluster_resources().get("CPU", 1)) + 1
+    running = deque(run_share.remote(shared_work, *item) for item in islice(todo, at_once))
+    try:
+        while running:
+            for reference in running[0]:
+                yield ray.get(reference)
+            running.popleft()
+            running.extend(run_share.remote(shared_work, *item) for item in islice(todo, 1))
+    except ray.exceptions.RayTaskError as error:
+        # the worker's own error, without the traceback that Ray puts around it
+        raise error.cause from None
+    except ray.exceptions.RayError as error:
+        raise JobError(f"a worker died {_TRIES} times at the same piece: {str(error).splitlines()[0]}") from error
+    finally:
+        for generator in running:
+            ray.cancel(generator)
+
+
+def _run_share(work: Callable[[int, Share], Iterator[Any]], number: int, share: Share) -> Iterator[Any]:
+    start = time.perf_counter()
+    yield from work(number, share)
+    seconds = round(time.perf_counter() - start, 3)
+    fields = {"piece": number, "rows": share.rows, "file": share.uri, "seconds": seconds}
+    log.info("piece %d: %d rows", number, share.rows, extra={"fields": fields})

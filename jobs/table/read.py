@@ -1,0 +1,251 @@
+"""Read a label table, as rows with decoded masks or as Arrow columns: a run's OUTPUT, its `labels/`, or one file.
+
+    from jobs.read_labels import read_labels
+    for image in read_labels("s3://bucket/labelled"):
+        for instance in image.instances:
+            instance.category, instance.score, instance.mask()   # bool, (height, width)
+
+Only whole parts are ever visible, so a table can be read while its run is still writing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pycocotools import mask as coco_mask
+
+from jobs import storage
+from jobs.runtime.errors import UsageError
+from jobs.table.schema import INSTANCE, LABELS, SCHEMA_VERSION, STATUS_OK
+
+_GLOB = re.compile(r"[*?[]")
+
+#: rows decoded at a time; with the widest rows (100 instances of a large picture) some 10 MB
+BATCH_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance of a picture, in the pixel frame of the picture after its EXIF orientation is applied.
+
+    `bbox` is x, y, width, height in pixels, `area` the mask's pixels, `rle` what pycocotools takes, and `index` the
+    position in the row (0 is the highest score). `mask_score` is None where the model does not rescore its masks.
+    """
+
+    index: int
+    label: int
+    category: str
+    score: float
+    mask_score: float | None
+    bbox: tuple[float, float, float, float]
+    area: int
+    rle: dict[str, Any]
+
+    def mask(self) -> np.ndarray:
+        """The decoded mask: (height, width) bool."""
+        return coco_mask.decode(self.rle).astype(bool)
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One picture of the table. Where `status` is not "ok", `error` says why, and there are no instances.
+
+    `height` and `width` are pixels after EXIF orientation, None where the picture could not be decoded.
+    """
+
+    image_id: str
+    uri: str
+    status: str
+    error: str | None
+    height: int | None
+    width: int | None
+    instances: tuple[Instance, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.status == STATUS_OK
+
+
+@dataclass(frozen=True)
+class Share:
+    """Some row groups of one file: what one task reads. `first_row` counts within the whole table."""
+
+    uri: str
+    row_groups: tuple[int, ...]
+    first_row: int
+    rows: int
+
+    @property
+    def file_name(self) -> str:
+        """The part's own name, which its manifest has too: part-NNNNNN.parquet."""
+        return self.uri.rsplit("/", 1)[-1]
+
+    def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Record batches in table order. A column is a field's name, or `instances.score` for a part of it."""
+        with storage.open_file(self.uri) as file:
+            parquet = pq.ParquetFile(file)
+            paths = None if columns is None else _column_paths(parquet, columns)
+            # a group at a time: Arrow's reader of many groups holds on to what it has read of each
+            for group in self.row_groups:
+                yield from parquet.iter_batches(batch_rows, row_groups=[group], columns=paths)
+
+    def images(self) -> Iterator[LabelRow]:
+        """Rows with their instances, in table order."""
+        for batch in self.batches():
+            yield from rows_of_batch(batch)
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """A label table found by `open_labels`: its part files, in order, and the OUTPUT folder they belong to."""
+
+    files: tuple[str, ...]
+    output: str | None
+
+    @cached_property
+    def run(self) -> dict[str, Any] | None:
+        """What `run.json` says of the run (identity, class names, counts); None for files without one."""
+        if self.output is None:
+            return None
+        try:
+            return dict(json.loads(storage.read_bytes(f"{self.output}/run.json")))
+        except storage.ObjectMissingError:
+            return None
+
+    @cached_property
+    def finished(self) -> bool:
+        """Whether the run has written its last part."""
+        return self.output is not None and storage.exists(f"{self.output}/_SUCCESS")
+
+    def shares(self, rows_per_share: int = 8192) -> list[Share]:
+        """Cut the table into pieces of whole row groups, about `rows_per_share` rows each; reads only file footers."""
+        shares: list[Share] = []
+        first_row = 0
+        for uri in self.files:
+            groups: list[int] = []
+            rows = 0
+            for group, group_rows in enumerate(_row_group_sizes(uri)):
+                groups.append(group)
+                rows += group_rows
+                if rows >= rows_per_share:
+                    shares.append(Share(uri, tuple(groups), first_row, rows))
+                    first_row, groups, rows = first_row + rows, [], 0
+            if rows:
+                shares.append(Share(uri, tuple(groups), first_row, rows))
+                first_row += rows
+        return shares
+
+
+def open_labels(labels: str) -> LabelTable:
+    """Find a label table's files.
+
+    `labels` is a run's OUTPUT, a folder of Parquet files, a glob, or one file; any fsspec URI. Raises `UsageError`
+    where there is none, or where a file has another schema than `jobs.schema.LABELS`.
+    """
+    labels = labels.rstrip("/")
+    output = None
+    if _GLOB.search(labels) and not storage.list_objects(labels):
+        files = _matches(labels)
+    elif labels.endswith(".parquet") and storage.exists(labels):
+        files = [labels]
+    else:
+        files = _parquet_files(f"{labels}/labels")
+        output = labels if files else labels.removesuffix("/labels") if labels.endswith("/labels") else None
+        files = files or _parquet_files(labels)
+    if not files:
+        raise UsageError(
+            f"no label files at {labels!r}; give the OUTPUT of `yolact label`, its labels/ or a Parquet file"
+        )
+    _check_schema(files[0])
+    return LabelTable(tuple(files), output)
+
+
+def read_labels(labels: str) -> Iterator[LabelRow]:
+    """Iterate over all rows of a table in order; memory stays at a few hundred rows."""
+    for share in open_labels(labels).shares():
+        yield from share.images()
+
+
+def read_columns(labels: str, columns: Sequence[str]) -> pa.Table:
+    """Some columns of the whole table, in memory. `instances.score` reads that part of the instances alone.
+
+    Example: `read_columns(uri, ["image_id", "instances.score"])["instances"]` is a list column of structs.
+    """
+    shares = open_labels(labels).shares()
+    return pa.Table.from_batches([batch for share in shares for batch in share.batches(columns, 65536)])
+
+
+def flatten_instances(batch: pa.RecordBatch) -> tuple[np.ndarray, pa.StructArray]:
+    """The instances of a batch as one struct array, and per row the end of its instances: (rows + 1,) int64, from 0."""
+    column = batch.column("instances")
+    counts = np.nan_to_num(column.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), column.flatten()
+
+
+def rows_of_batch(batch: pa.RecordBatch) -> Iterator[LabelRow]:
+    """The rows of a batch that has all columns."""
+    for row in batch.to_pylist():
+        size = [row["height"], row["width"]]
+        instances = tuple(
+            Instance(
+                index=index,
+                label=found["label"],
+                category=found["category"],
+                score=found["score"],
+                mask_score=found["mask_score"],
+                bbox=tuple(found["bbox"]),
+                area=found["area"],
+                rle={"size": size, "counts": found["mask"]},
+            )
+            for index, found in enumerate(row["instances"] or ())
+        )
+        yield LabelRow(row["image_id"], row["uri"], row["status"], row["error"], row["height"], row["width"], instances)
+
+
+def _row_group_sizes(uri: str) -> list[int]:
+    with storage.open_file(uri) as file:
+        metadata = pq.ParquetFile(file).metadata
+        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+def _column_paths(parquet: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
+    """Parquet's own paths of the asked fields (`instances.score` is stored as `instances.list.element.score`)."""
+    stored = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
+    chosen: list[str] = []
+    for column in columns:
+        top, _, nested = column.partition(".")
+        paths = [p for p in stored if p.split(".")[0] == top and (not nested or nested in p.split(".")[3:4])]
+        if not paths:
+            names = LABELS.names + [f"instances.{field.name}" for field in INSTANCE]
+            raise UsageError(f"no column {column!r} in a label table; there are: {', '.join(names)}")
+        chosen += paths
+    return chosen
+
+
+def _check_schema(uri: str) -> None:
+    with storage.open_file(uri) as file:
+        try:
+            found = pq.ParquetFile(file).schema_arrow
+        except pa.ArrowInvalid as error:
+            raise UsageError(f"{uri!r} is not a Parquet file: {str(error).splitlines()[0]}") from None
+    if not found.remove_metadata().equals(LABELS):
+        missing = [field.name for field in LABELS if field.name not in found.names]
+        what = f"lacks {', '.join(missing)}" if missing else "has other column types"
+        raise UsageError(f"{uri!r} is not a label table of schema version {SCHEMA_VERSION}: it {what}")
+
+
+def _parquet_files(folder: str) -> list[str]:
+    return [found.uri for found in storage.list_objects(folder, recursive=False) if found.uri.endswith(".parquet")]
+
+
+def _matches(pattern: str) -> list[str]:
+    filesystem, path = storage.open_filesystem(pattern)
+    return sorted(filesystem.unstrip_protocol(found) for found in filesystem.glob(path))

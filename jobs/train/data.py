@@ -1,0 +1,218 @@
+"""The data of a training run: annotations and images at URIs, checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from jobs import storage
+from jobs.runtime.errors import UsageError
+from jobs.table.ground_truth import read_coco
+from jobs.table.pictures import PictureSource
+from jobs.table.read import LabelRow, open_labels
+from yolact.coco.annotations import (
+    AnnotatedImage,
+    AnnotatedImages,
+    Annotation,
+    Problem,
+    find_problems,
+    without_problems,
+)
+from yolact.config import YolactConfig
+from yolact.training.augmentation import build_augmentation
+from yolact.training.dataset import EpochSampler, TrainingDataset, collate
+
+#: problems told one by one; the rest is counted
+PROBLEMS_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """Reads an image by its file name; travels to other processes, where it opens connections of its own."""
+
+    folder: str
+
+    def __call__(self, file_name: str) -> bytes:
+        return storage.read_bytes(f"{self.folder.rstrip('/')}/{file_name}")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Annotated images and what reads them; travels to workers by pickle."""
+
+    data: AnnotatedImages
+    read_bytes: Callable[[str], bytes]
+    """bytes of an image by its file name"""
+
+
+def open_image_set(
+    annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5, skip_broken: bool = False
+) -> ImageSet:
+    """Read annotations, report everything broken in them by id, and leave it out if asked to.
+
+    Args:
+        annotations: COCO JSON, or the label table of `yolact label`.
+        images: folder of the images; None for a label table, whose pictures are read from the lake.
+        name: of the data set, for messages.
+        score_threshold: with a label table, least score of an instance.
+        skip_broken: go on without what is broken.
+
+    Raises:
+        UsageError: if something is broken and `skip_broken` is off, or if no image is left.
+    """
+    if annotations.endswith(".json"):
+        if images is None:
+            raise UsageError(f"{annotations} needs the folder of its images as well")
+        data = read_coco(annotations)
+        problems = find_problems(data, existing_files(images, data))
+        reader: Callable[[str], bytes] = FolderImages(images)
+    else:
+        data, reader = read_label_annotations(annotations, score_threshold)
+        problems = find_problems(data)
+    for line in problem_lines(problems):
+        print(f"{name}: {line}")
+    if problems and not skip_broken:
+        raise UsageError(
+            f"{name} has {len(problems)} broken annotations or images, see above; "
+            "mend them, or leave them out with --skip-broken"
+        )
+    data = without_problems(data, problems)
+    if not data.images:
+        raise UsageError(f"{name} has no images")
+    return ImageSet(data, reader)
+
+
+def existing_files(folder: str, data: AnnotatedImages) -> set[str]:
+    """Which of the data set's file names exist below a folder, from listings, not from one request per file."""
+    prefix = (folder if "://" in folder else os.path.abspath(folder)).rstrip("/") + "/"
+    try:
+        found = {entry.uri.removeprefix(prefix) for entry in storage.iter_objects(prefix)}
+    except storage.StorageError as error:
+        raise UsageError(f"cannot list the images in {folder}: {error}") from None
+    return found & {image.file_name for image in data.images}
+
+
+def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:
+    """Problems as lines for people, those beyond the first twenty counted."""
+    problems = list(problems)
+    for problem in problems[:PROBLEMS_SHOWN]:
+        of = "" if problem.annotation_id is None else f"annotation {problem.annotation_id!r} of "
+        yield f"{of}image {problem.image_id!r} {problem.message}"
+    if len(problems) > PROBLEMS_SHOWN:
+        yield f"and {len(problems) - PROBLEMS_SHOWN} more"
+
+
+def build_loader(
+    images: ImageSet,
+    settings: dict[str, Any],
+    *,
+    config: YolactConfig,
+    first_step: int,
+    last_step: int,
+    worker: int = 0,
+    num_workers: int = 1,
+) -> torch.utils.data.DataLoader[Any]:
+    """Batches (`yolact.dataset.TrainingBatch`) of this worker from a step on.
+
+    Args:
+        images: what to train on.
+        settings: of the run.
+        config: of the model to be; where the run trains on windows, their side takes the place of its input size.
+        first_step: 0-based.
+        last_step: where the run ends.
+        worker: index of this worker.
+        num_workers: how many share each batch.
+    """
+    trained = window_config(config, settings)
+    transform = build_augmentation(
+        settings["augmentation"],
+        trained.input_size,
+        trained.prototype_size,
+        window_scale=trained.input_size / config.input_size,
+    )
+    dataset = TrainingDataset(
+        images.data, images.read_bytes, transform, settings["seed"], settings["pixels_per_window"] or None
+    )
+    sampler = EpochSampler(
+        len(dataset), settings["batch_size"], last_step, first_step, worker, num_workers, settings["seed"]
+    )
+    processes = settings["loader_processes"]
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=processes,
+        collate_fn=collate,
+        prefetch_factor=4 if processes else None,
+        worker_init_fn=_one_thread,
+        multiprocessing_context="fork" if processes else None,
+    )
+
+
+def window_config(config: YolactConfig, settings: dict[str, Any]) -> YolactConfig:
+    """The config of the network while it trains: that of the model, at the size of the training windows."""
+    return replace(config, input_size=settings["window_size"] or config.input_size)
+
+
+def _one_thread(_: int) -> None:
+    """Loader processes share the cores with the network: more threads each would only get in each other's way."""
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class LabelledPictures:
+    """Reads the pictures of a label table from where they were labelled, by their image ids."""
+
+    source: PictureSource
+    places: dict[str, tuple[str, str]]
+    """image id → (file of the table that has its row, URI of the object that holds the picture)"""
+
+    def __call__(self, image_id: str) -> bytes:
+        part, uri = self.places[image_id]
+        (data,) = self.source.fetch(part, [(image_id, uri)])
+        if not isinstance(data, bytes):
+            raise ValueError(f"{image_id} is no longer to be had: {data}")
+        return data
+
+
+def read_label_annotations(labels: str, score_threshold: float) -> tuple[AnnotatedImages, LabelledPictures]:
+    """The images of a label table with their instances of at least a score; images that failed are left out.
+
+    Args:
+        labels: OUTPUT of `yolact label`, its `labels/` folder or one file.
+        score_threshold: least score of an instance, 0–1.
+
+    Returns:
+        The data set, with image ids as file names, and what reads its pictures.
+
+    Raises:
+        UsageError: if the table names no classes.
+    """
+    table = open_labels(labels)
+    names: dict[int, str] = dict(enumerate((table.run or {}).get("class_names", ())))
+    images, places = [], {}
+    for share in table.shares():
+        part = share.uri.rpartition("/")[2]
+        for row in share.images():
+            if not row.ok or row.height is None or row.width is None:
+                continue
+            names.update({i.label: i.category for i in row.instances if i.label not in names})
+            places[row.image_id] = (part, row.uri)
+            annotations = _annotations(row, score_threshold)
+            images.append(AnnotatedImage(row.image_id, row.image_id, row.height, row.width, annotations))
+    if not names:
+        raise UsageError(f"{labels} has no instances and its run names no classes: there is nothing to learn from")
+    # labels are positions: a class that was never found keeps its place
+    categories = {label: names.get(label, f"class {label}") for label in range(max(names) + 1)}
+    return AnnotatedImages(tuple(images), categories), LabelledPictures(PictureSource(table.output), places)
+
+
+def _annotations(row: LabelRow, score_threshold: float) -> tuple[Annotation, ...]:
+    return tuple(
+        Annotation(f"{row.image_id}:{instance.index}", instance.label, instance.bbox, instance.rle)
+        for instance in row.instances
+        if instance.score >= score_threshold and instance.area > 0 and min(instance.bbox[2:]) > 0
+    )

@@ -1,0 +1,43 @@
+"""The model that ships: small, of its config's shape, and able to find nuclei in pictures it was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from support.shared_data import shared_path
+
+import yolact
+from jobs.train.data import open_image_set
+from jobs.train.validation import detect_images
+from yolact.coco.annotations import coco_json
+from yolact.coco.evaluation import evaluate_instances
+from yolact.weights.files import read_own_header, resolve_weights
+
+
+def shipped() -> Path:
+    return resolve_weights(yolact.CONFIGS["nuclei"])
+
+
+def test_it_is_small_and_carries_its_config_and_its_card():
+    data = shipped().read_bytes()
+    assert len(data) <= 20e6
+    config, provenance = read_own_header(data, "nuclei")
+    assert config == yolact.CONFIGS["nuclei"]
+    assert provenance["images"] == 472
+    with safe_open(shipped(), "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}
+    assert shipped().with_suffix(".md").read_text().startswith("# nuclei")
+
+
+def test_it_finds_the_nuclei_of_validation_pictures():
+    folder = shared_path("data") / "nuclei"
+    images = open_image_set(str(folder / "instances_val.json"), str(folder / "val"), "validation set")
+    small = [image for image in images.data.images if (image.height, image.width) == (256, 256)][:8]
+    images = replace(images, data=replace(images.data, images=tuple(small)))
+    found = list(detect_images(yolact.load_checkpoint(shipped()), images, "cpu", range(len(small))))
+    # far below what the card says of all pictures: it is to notice a broken model, not a lucky one
+    assert evaluate_instances(coco_json(images.data), found, 500)["mask"].ap50 > 0.5

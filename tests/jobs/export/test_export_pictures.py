@@ -1,0 +1,203 @@
+"""Exports that take the pictures along: from plain files and from tar shards, upright, read by their own tools."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.lakes import draw_pictures, tar_bytes
+from support.tables import CLASS_NAMES, failed_row, instance, row, write_labels
+
+from jobs.export import run
+from jobs.export.options import ExportConfig
+from jobs.lake import expand_inputs
+from jobs.lake.index import index_source
+from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, UsageError
+from jobs.table import parquet as tables
+from jobs.table.pictures import upright
+from jobs.table.read import read_labels
+
+
+def turned(data: bytes) -> bytes:
+    """The same picture stored lying on its side, with the EXIF note that puts it upright."""
+    stream = io.BytesIO()
+    with Image.open(io.BytesIO(data)) as image:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.transpose(Image.Transpose.ROTATE_90).save(stream, "JPEG", exif=exif, quality=95)
+    return stream.getvalue()
+
+
+def labels_of(image_id: str, uri: str, data: bytes, seed: int) -> dict:
+    """A row with up to two blocks as instances, of the picture as it is seen."""
+    with Image.open(io.BytesIO(upright(data))) as image:
+        width, height = image.size
+    found = []
+    for label in range(seed % 3):
+        mask = np.zeros((height, width), bool)
+        mask[5 + label : 30, 8 : 40 - 3 * label] = True
+        mask[10:14, 12:20] = False
+        found.append(instance(mask, label, 0.9 - 0.1 * label))
+    return row(image_id, (height, width), found, uri=uri)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    drawn = draw_pictures(6)
+    names = list(drawn)
+    drawn[names[1]] = turned(drawn[names[1]])
+    return drawn
+
+
+@pytest.fixture(scope="module", params=["files", "shards"])
+def output(request, tmp_path_factory, pictures):
+    """An OUTPUT with manifest, over loose files or over two tar shards."""
+    folder = tmp_path_factory.mktemp(request.param)
+    lake = folder / "lake"
+    lake.mkdir()
+    names = list(pictures)
+    if request.param == "files":
+        for name in names:
+            (lake / name).write_bytes(pictures[name])
+    else:
+        for shard, some in enumerate((names[:4], names[4:])):
+            (lake / f"s{shard}.tar").write_bytes(tar_bytes([(f"dir/{name}", pictures[name]) for name in some]))
+    index = [index_source(source) for source in expand_inputs([str(lake)])]
+    rows = []
+    for entry in (entry for table in index for entry in table.to_pylist()):
+        name = entry["image_id"].rsplit("/", 1)[-1]
+        rows.append(labels_of(entry["image_id"], entry["uri"], pictures[name], names.index(name)))
+    rows.append(failed_row(str(lake / "broken.jpg")))
+    labels = write_labels(folder / "out", [rows])
+    (folder / "out" / "manifest").mkdir()
+    import pyarrow as pa
+
+    (folder / "out" / "manifest" / "part-000000.parquet").write_bytes(tables.to_bytes(pa.concat_tables(index)))
+    return labels
+
+
+def export(labels: str, target: Path, **options) -> Path:
+    assert run(ExportConfig(labels, str(target), rows_per_task=10**9, **options)) == EXIT_OK
+    return target
+
+
+def by_name(labels: str) -> dict[str, object]:
+    return {image.image_id.rsplit("/", 1)[-1]: image for image in read_labels(labels) if image.ok}
+
+
+def pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_yolo_is_loaded_by_ultralytics(output, tmp_path, pictures, monkeypatch):
+    for name, value in {
+        "YOLO_CONFIG_DIR": str(tmp_path / "cfg"),
+        "YOLO_OFFLINE": "true",
+        "YOLO_AUTOINSTALL": "false",
+    }.items():
+        monkeypatch.setenv(name, value)
+    utils = pytest.importorskip("ultralytics.data.utils", reason="ultralytics is not installed (tests/readers.txt)")
+    dataset = pytest.importorskip("ultralytics.data.dataset")
+    monkeypatch.setattr(utils, "check_font", lambda name: None)  # it would fetch a font for its plots
+    target = export(output, tmp_path / "yolo", format="yolo")
+    data = utils.check_det_dataset(str(target / "data.yaml"), autodownload=False)
+    assert data["names"] == dict(enumerate(CLASS_NAMES))
+    loaded = dataset.YOLODataset(img_path=data["train"], data=data, task="segment", augment=False, imgsz=160)
+    wanted = by_name(output)
+    assert len(loaded.labels) == len(wanted) == 6
+    for label in loaded.labels:
+        image = wanted[Path(label["im_file"]).name]
+        assert label["shape"] == (image.height, image.width)
+        assert label["cls"].ravel().tolist() == [i.label for i in image.instances]
+        for segment, found in zip(label["segments"], image.instances, strict=True):
+            ring = np.round(segment * np.array([image.width, image.height]), 2)
+            painted = utils.polygon2mask((image.height, image.width), [ring.ravel()])
+            # its painter also fills the pixels on the far side of an edge; nowhere is it off by more than that
+            grown = np.pad(found.mask(), 1)
+            near = np.any([np.roll(grown, shift, (0, 1)) for shift in np.ndindex(2, 2)], axis=0)[1:-1, 1:-1]
+            assert (painted.astype(bool) | found.mask() == painted.astype(bool)).all()
+            assert not (painted.astype(bool) & ~near).any()
+
+
+def test_webdataset_is_read_by_its_library(output, tmp_path, pictures):
+    wds = pytest.importorskip("webdataset", reason="webdataset is not installed (tests/readers.txt)")
+    target = export(output, tmp_path / "wds", format="webdataset")
+    shards = sorted(str(path) for path in target.glob("*.tar"))
+    samples = list(wds.WebDataset(shards, shardshuffle=False, empty_check=False))
+    wanted = by_name(output)
+    assert len(samples) == len(wanted)
+    for sample in samples:
+        described = json.loads(sample["json"])
+        image = wanted[described["image_id"].rsplit("/", 1)[-1]]
+        assert (
+            pixels(sample["jpg"]).shape[:2] == (image.height, image.width) == (described["height"], described["width"])
+        )
+        assert [i["mask"]["counts"].encode() for i in described["instances"]] == [
+            i.rle["counts"] for i in image.instances
+        ]
+        with Image.open(io.BytesIO(sample["instances.png"])) as ids:
+            top = np.asarray(ids).astype(int)
+        for found in reversed(image.instances):
+            assert (top[found.mask()] <= found.index + 1).all()
+    assert json.loads((target / "classes.json").read_text()) == {str(i): name for i, name in enumerate(CLASS_NAMES)}
+
+
+def test_pictures_come_unchanged_or_upright(output, tmp_path, pictures):
+    target = export(output, tmp_path / "coco", format="coco", pictures="copy")
+    document = json.loads((target / "labels.json").read_text())
+    assert len(document["images"]) == 6
+    for number, (name, data) in enumerate(pictures.items()):
+        [entry] = [image for image in document["images"] if image["file_name"].endswith(name)]
+        copied = (target / "images" / entry["file_name"]).read_bytes()
+        assert pixels(copied).shape[:2] == (entry["height"], entry["width"])
+        if number == 1:
+            assert copied != data
+            assert np.abs(pixels(copied) - pixels(upright(data))).max() <= 3
+        else:
+            assert copied == data
+
+
+def test_fiftyone_imports_its_folder(output, tmp_path):
+    target = export(output, tmp_path / "fo", format="fiftyone")
+    document = json.loads((target / "labels.json").read_text())
+    assert all((target / "data" / image["file_name"]).is_file() for image in document["images"])
+    coco = pytest.importorskip("fiftyone.utils.coco", reason="fiftyone is not installed")
+    importer = coco.COCODetectionDatasetImporter(dataset_dir=str(target), label_types=["segmentations"])
+    wanted = by_name(output)
+    with importer:
+        seen = {Path(path).name: labels for path, _, labels in importer}
+    assert set(seen) == set(wanted)
+    for name, labels in seen.items():
+        detections = [] if labels is None else labels.detections
+        assert sorted(d.label for d in detections) == sorted(i.category for i in wanted[name].instances)
+        assert sum(int(d.mask.sum()) for d in detections) == sum(i.area for i in wanted[name].instances)
+
+
+def test_a_picture_that_is_gone_is_left_out_and_told(tmp_path, pictures, capsys):
+    lake = tmp_path / "lake"
+    lake.mkdir()
+    rows = []
+    for number, (name, data) in enumerate(list(pictures.items())[2:5]):
+        (lake / name).write_bytes(data)
+        rows.append(labels_of(str(lake / name), str(lake / name), data, number))
+    labels = write_labels(tmp_path / "out", [rows])
+    os.remove(rows[1]["uri"])
+    target = tmp_path / "coco"
+    assert run(ExportConfig(labels, str(target), pictures="copy")) == EXIT_TOO_MANY_BAD_IMAGES
+    assert len(json.loads((target / "labels.json").read_text())["images"]) == 2
+    assert "left out 1 pictures that could not be copied" in capsys.readouterr().out
+
+
+def test_members_of_shards_need_the_manifest(tmp_path, pictures):
+    [name, *_] = pictures
+    (tmp_path / "s.tar").write_bytes(tar_bytes([(name, pictures[name])]))
+    uri = str(tmp_path / "s.tar")
+    labels = write_labels(tmp_path / "out", [[labels_of(f"{uri}#{name}", uri, pictures[name], 1)]])
+    with pytest.raises(UsageError, match="only the run's manifest/ says where"):
+        run(ExportConfig(labels, str(tmp_path / "x"), format="yolo"))

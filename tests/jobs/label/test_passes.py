@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from jobs.label.lease import Lease
+from jobs.label.manifest.parts import Part
+from jobs.label.pipeline.passes import Passes
+from jobs.label.pipeline.publish import Publisher
+from jobs.label.pipeline.unit import UnitRecord
+from jobs.runtime.progress import LabelProgress
+from jobs.table.output import Output
+
+
+class ScriptedPipeline:
+    """Answers each unit with what `outcome(unit, careful)` says, and remembers what it was asked."""
+
+    def __init__(self, outcome):
+        self.outcome, self.asked = outcome, []
+
+    def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
+        for unit in units:
+            self.asked.append((unit, careful))
+            if (record := self.outcome(unit, careful)) is not None:
+                yield record
+
+
+class RememberingPublisher(Publisher):
+    def __init__(self):
+        super().__init__(Output("/nowhere"), {})
+        self.published: list[int] = []
+
+    def submit(self, part: Part) -> None:
+        self.published.append(part.number)
+
+
+def passes(pipeline, units: int, staged=frozenset()) -> tuple[Passes, RememberingPublisher]:
+    publisher = RememberingPublisher()
+    progress = LabelProgress(units, 0)
+    lease = Lease("/nowhere/lease.json")
+    return Passes(pipeline, [Part(0, units, units)], set(staged), publisher, progress, lease, 0), publisher
+
+
+def test_a_part_is_published_once_when_its_last_unit_is_committed():
+    pipeline = ScriptedPipeline(lambda unit, careful: UnitRecord(unit, images=1))
+    run, publisher = passes(pipeline, 5, staged={0, 3})
+    assert run.run() == []
+    assert [unit for unit, _ in pipeline.asked] == [1, 2, 4]
+    assert publisher.published == [0]
+    assert run.totals.images == 3
+
+
+def test_what_died_in_the_first_pass_is_tried_carefully():
+    def outcome(unit: int, careful: bool) -> UnitRecord | None:
+        return UnitRecord(unit, images=1) if careful or unit != 2 else None
+
+    run, publisher = passes(pipeline := ScriptedPipeline(outcome), 4)
+    assert run.run() == []
+    assert pipeline.asked[-1] == (2, True)
+    assert publisher.published == [0]
+
+
+def test_a_unit_that_ray_ran_twice_counts_once():
+    class Twice(ScriptedPipeline):
+        def run(self, units, *, careful=False):
+            for record in super().run(units, careful=careful):
+                yield record
+                yield record
+
+    run, publisher = passes(Twice(lambda unit, careful: UnitRecord(unit, images=7)), 3)
+    assert run.run() == []
+    assert run.totals.images == 21
+    assert publisher.published == [0]
+
+
+def test_a_store_that_is_gone_ends_the_run_early():
+    def outcome(unit: int, careful: bool) -> UnitRecord:
+        return UnitRecord(unit, images=1, problem="no answer", unreachable=True)
+
+    run, publisher = passes(pipeline := ScriptedPipeline(outcome), 100)
+    assert len(run.run()) == 100
+    assert len(pipeline.asked) < 20
+    assert publisher.published == []
+    assert not run.store_answered
+    assert all(problem.unreachable for problem in run.problems.values())

@@ -1,0 +1,39 @@
+"""Label tables with pictures for tests of the report, and the data that stand in its page."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from support.lakes import draw_pictures, write_files
+from support.tables import instance, row
+
+HOSTILE = '</script><img src=x onerror="window.hacked=1"><svg onload=window.hacked=1>\'"`${1}.jpg'
+
+
+def pictured_rows(folder: Path, count: int, names: list[str] | None = None) -> list[dict]:
+    """Rows whose pictures stand on the local disk, with one or two instances each."""
+    pictures = draw_pictures(count)
+    if names:
+        pictures = dict(zip(names, pictures.values(), strict=False))
+    write_files(str(folder), pictures)
+    rng = np.random.default_rng(1)
+    rows = []
+    for name, data in pictures.items():
+        width, height = Image.open(io.BytesIO(data)).size
+        y, x = np.mgrid[:height, :width]
+        found = []
+        for label in range(int(rng.integers(1, 3))):
+            mask = (y - height / 2) ** 2 + (x - width * (label + 1) / 3) ** 2 < (height / 4) ** 2
+            found.append(instance(mask, label, float(rng.uniform(0.2, 1))))
+        rows.append(row(str(folder / name), (height, width), found))
+    return rows
+
+
+def page_data(page: Path) -> dict:
+    [text] = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.S)
+    return json.loads(text)

@@ -1,0 +1,116 @@
+"""The numbers of the original release, frozen in the development data: input, raw outputs, detections, masks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from support.golden_cases import CASES, GOLDEN, GoldenCase, save_state_dict
+
+from yolact import Predictor, build_yolact, load_weights
+from yolact.images.prepare import network_input, prepare_image
+
+RAW_TOLERANCE = 1e-4
+VARIANTS = {"per_class": "fast", "cross_class": "fast-cross-class"}
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request, tmp_path_factory):
+    if not GOLDEN.exists():
+        pytest.skip(f"the parity cases are not beside the checkout (looked for {GOLDEN})")
+    golden = GoldenCase(GOLDEN / "cases" / request.param)
+    expected, state = golden.expected, golden.state_dict()
+    for name, total in expected["weights_check"].items():
+        assert state[name].sum(dtype=np.float64) == pytest.approx(total, abs=1e-9), "NumPy's generator has changed"
+    path = save_state_dict(state, tmp_path_factory.mktemp("weights") / "stand_in.pth")
+    model = build_yolact(expected["config"]).eval()
+    load_weights(model, path)
+    path.unlink()
+    inputs = network_input(prepare_image(golden.photo, model.config.input_size), model.config)
+    with torch.inference_mode():
+        raw = model(inputs[None])
+    found = {
+        variant: Predictor(model, device="cpu", nms=nms, score_threshold=0)([golden.photo])[0]
+        for variant, nms in VARIANTS.items()
+    }
+    return SimpleNamespace(expected=expected, arrays=golden.arrays, model=model, inputs=inputs, raw=raw, found=found)
+
+
+def relative_error(value: torch.Tensor, expected: np.ndarray) -> float:
+    assert value.shape == expected.shape
+    return float(np.linalg.norm(value.numpy() - expected) / np.linalg.norm(expected))
+
+
+def test_network_input(case):
+    assert relative_error(case.inputs[:, ::10, ::10], case.arrays["input.every_10th"]) < RAW_TOLERANCE
+
+
+def test_anchors(case):
+    index = case.arrays["sample.anchor_index"]
+    assert len(case.model.anchors) == case.expected["num_anchors"]
+    np.testing.assert_allclose(case.model.anchors[index], case.arrays["raw.anchors"], rtol=1e-6, atol=1e-7)
+
+
+def test_raw_outputs(case):
+    index = case.arrays["sample.anchor_index"]
+    height, width = case.expected["prototype_shape"][:2]
+    assert case.raw.prototypes.shape[2:] == (height, width)
+    outputs = {
+        "box_regression": case.raw.box_deltas[0, index],
+        "class_probabilities": case.raw.class_logits[0, index].softmax(-1),
+        "coefficients": case.raw.mask_coefficients[0, index],
+        "prototypes_every_4th": case.raw.prototypes[0].permute(1, 2, 0)[::4, ::4],
+    }
+    errors = {name: relative_error(value, case.arrays[f"raw.{name}"]) for name, value in outputs.items()}
+    assert max(errors.values()) < RAW_TOLERANCE, errors
+
+
+def test_anchors_over_the_score_floor(case):
+    best = case.raw.class_logits[0].softmax(-1)[:, 1:].amax(1)
+    assert int((best > case.model.config.nms.score_floor).sum()) == pytest.approx(
+        case.expected["anchors_over_score_threshold"], rel=0.002
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_detections_and_masks(case, variant):
+    found, expected = (
+        case.found[variant],
+        {name.removeprefix(f"{variant}."): value for name, value in case.arrays.items() if name.startswith(variant)},
+    )
+    count = len(expected["labels"])
+    assert abs(len(found) - count) <= 0.01 * count
+    common = min(len(found), count)
+    np.testing.assert_allclose(found.scores[:common], expected["scores"][:common], atol=1e-4)
+
+    # a near tie may swap neighbours, so every expected detection looks for its own
+    scale = np.array([found.width, found.height] * 2)
+    boxes = np.clip(np.sort(expected["boxes_relative"].reshape(-1, 2, 2), axis=1).reshape(-1, 4), 0, 1) * scale
+    pairs = []
+    for index in range(count):
+        alike = (found.labels == expected["labels"][index]) & (abs(found.scores - expected["scores"][index]) < 1e-4)
+        near = np.flatnonzero(alike & (abs(found.boxes - boxes[index]).max(axis=1) < 0.1))
+        pairs += [(near[0], index)] if len(near) else []
+    assert len(pairs) >= 0.98 * count
+    mine, theirs = map(list, zip(*pairs, strict=True))
+
+    assert abs(np.trunc(found.boxes[mine]) - np.clip(expected["boxes_pixel"][theirs], 0, scale)).max() <= 1
+    if "mask_scores" in expected:
+        np.testing.assert_allclose(found.mask_scores[mine], expected["mask_scores"][theirs], atol=1e-3)
+    else:
+        assert found.mask_scores is None
+
+    size = case.expected["image_size_hw"]
+    assert [found.height, found.width] == size
+    counts = case.expected[f"{variant}.masks_rle"]
+    truth = [{"size": size, "counts": counts[index].encode()} for index in theirs]
+    masks = [found.masks[index] for index in mine]
+    assert [int(area) for area in coco_mask.area(masks)] == list(found.areas[mine])
+    ious = [
+        float(coco_mask.iou([a], [b], [0])[0, 0]) if coco_mask.area([a, b]).any() else 1.0
+        for a, b in zip(masks, truth, strict=True)
+    ]
+    assert np.mean(ious) >= 0.999

@@ -1,0 +1,180 @@
+"""Where soft masks, brought to an image's size, change between outside and inside.
+
+Upsampling is bilinear, so along an output column a mask changes linearly between two prototype rows and crosses 0.5 at
+most once there, and never between four prototype pixels on the same side of it. It is enough to go along the outline at
+the prototypes' size and to place each crossing directly: work in proportion to the outline instead of W · H. Everything
+is computed for all masks at once, on their device.
+
+The result is the same, bit for bit, as `torch.nn.functional.interpolate` of the masks in float64 and `> THRESHOLD`:
+the weights are that function's own (taken from interpolating the identity), and a crossing is settled by computing the
+pixels on both sides of it. What may differ is rounding (order, fused multiply-adds), far below the step of float32
+masks. It would show where a value is exactly 0.5, as a sigmoid is where all prototypes are 0; THRESHOLD therefore lies
+a hair above.
+
+Shapes: N masks of h × w, H × W the image. A "flip" is a pixel where a mask changes, going down the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from yolact.geometry.masks import inside_regions
+
+#: "above 0.5" for values computed in float64 from float32 masks, whose step at 0.5 is 6e-8
+THRESHOLD = 0.5 + 1e-9
+
+#: logits nearer to 0 than this are not trusted to lie on their sigmoid's side of 0.5
+_DOUBT = 1e-6
+
+#: bounds the memory that masks of many edges take: output columns of boundary cells that are looked at together
+_ITEMS_AT_ONCE = 1_000_000
+
+
+def flips_of_masks(masks: Tensor, regions: Tensor, height: int, width: int) -> np.ndarray:
+    """Where masks change.
+
+    Args:
+        masks: (N, h, w) float32 in 0..1.
+        regions: (N, 4) int64 x1, y1, x2, y2, ends excluded: what lies outside counts as 0.
+        height, width: H and W.
+
+    Returns:
+        Rising mask · (H · W + 1) + column · H + row, int64; an even number of equal ones cancels itself.
+    """
+    regions = regions.to(masks.device)
+    return _flips(masks, regions, _sides(masks, regions, THRESHOLD, THRESHOLD), _as_they_are, height, width)
+
+
+def flips_of_logits(logits: Tensor, regions: Tensor, height: int, width: int) -> np.ndarray:
+    """`flips_of_masks` of the logits' sigmoids, which are taken along the outlines only."""
+    regions = regions.to(logits.device)
+    return _flips(logits, regions, _sides(logits, regions, -_DOUBT, _DOUBT), torch.sigmoid, height, width)
+
+
+class _Axis(NamedTuple):
+    """Bilinear resizing along an axis: output pixel p is low[p] · source[lower[p]] + high[p] · source[lower[p] + 1]."""
+
+    low: Tensor
+    """(target,) float64."""
+    high: Tensor
+    first: Tensor
+    """(source + 1,): the first output pixel at or after each source element; last, the number of output pixels."""
+    earliest: Tensor
+    """(source + 1,): for source elements −1 … source − 1, the first output pixel that may differ from the element."""
+
+
+@lru_cache(maxsize=64)
+def _axis(source: int, target: int, device: torch.device) -> _Axis:
+    identity = torch.eye(source, dtype=torch.float64)[None, None]
+    weights = F.interpolate(identity, (target, source), mode="bilinear", align_corners=False)[0, 0].numpy()
+    lower = (weights > 0).argmax(axis=1)
+    pixels = np.arange(target)
+    low = weights[pixels, lower]
+    high = np.where(lower < source - 1, weights[pixels, np.minimum(lower + 1, source - 1)], 0.0)
+    first = np.searchsorted(lower, np.arange(source + 1))
+    earliest = np.concatenate([[0], first[: source - 1], [target]])
+    return _Axis(*(torch.from_numpy(array).to(device) for array in (low, high, first, earliest)))
+
+
+def _as_they_are(values: Tensor) -> Tensor:
+    return values
+
+
+def _sides(values: Tensor, regions: Tensor, low: float, high: float) -> Tensor:
+    """(N, h + 2, w + 1) uint8: 0 below, 2 above, 1 between `low` and `high`; 0 outside the regions.
+
+    A row of zeros lies above and below, a column to the right.
+    """
+    count, h, w = values.shape
+    sides = torch.zeros((count, h + 2, w + 1), dtype=torch.uint8, device=values.device)
+    if values.device.type != "cpu":
+        inside = inside_regions(regions, h, w)
+        sides[:, 1:-1, :-1] = ((values > low) & inside).to(torch.uint8) + ((values > high) & inside)
+        return sides
+    # one by one: regions are small, and a view of numpy's costs a microsecond
+    source, target = values.detach().numpy(), sides.numpy()
+    for index, (x1, y1, x2, y2) in enumerate(regions.tolist()):
+        region = source[index, y1:y2, x1:x2]
+        np.add(region > low, region > high, out=target[index, y1 + 1 : y2 + 1, x1:x2], dtype=np.uint8)
+    return sides
+
+
+def _flips(
+    values: Tensor, regions: Tensor, sides: Tensor, soften: Callable[[Tensor], Tensor], height: int, width: int
+) -> np.ndarray:
+    """Between four source pixels on the same side of one half nothing changes: only the other cells are looked at."""
+    _, h, w = values.shape
+    xs, ys = _axis(w, width, values.device), _axis(h, height, values.device)
+    pairs = sides[:, :-1] + sides[:, 1:]
+    # four corners below give 0, four above give 8
+    mixed = (pairs[:, :, :-1] + pairs[:, :, 1:]) & 7
+    cells = mixed.view(-1).nonzero()[:, 0]
+    keys = []
+    for cell in cells.split(max(1, _ITEMS_AT_ONCE // (width // w + 2))):
+        owner, row, column = cell // (w * (h + 1)), cell // w % (h + 1) - 1, cell % w
+        corners = _soft_corners(values, regions[owner].T, soften, owner, row, column)
+        start = xs.first[column]
+        per_cell = xs.first[column + 1] - start
+        item = torch.arange(len(cell), device=cell.device).repeat_interleave(per_cell)
+        offset = start - (per_cell.cumsum(0) - per_cell)
+        columns = torch.arange(len(item), device=cell.device) + offset[item]
+        low, high = xs.low[columns], xs.high[columns]
+        before = corners[0][item] * low + corners[1][item] * high
+        after = corners[2][item] * low + corners[3][item] * high
+        changes = ((before > THRESHOLD) != (after > THRESHOLD)).nonzero()[:, 0]
+        item, columns = item[changes], columns[changes]
+        rows = _crossings(row[item], before[changes], after[changes], ys)
+        keys.append(owner[item] * (height * width + 1) + columns * height + rows)
+    return np.sort(torch.cat(keys).cpu().numpy())
+
+
+def _soft_corners(
+    values: Tensor, bounds: Tensor, soften: Callable[[Tensor], Tensor], owner: Tensor, row: Tensor, column: Tensor
+) -> list[Tensor]:
+    """float64 soft values of cells' corners: upper left, upper right, lower left, lower right.
+
+    `bounds` (4, M) are the regions of the cells' masks; a corner outside of it (and so outside the map) is 0.
+    """
+    _, h, w = values.shape
+    x1, y1, x2, y2 = bounds.contiguous()
+    flat, place = values.reshape(-1), (owner * h + row) * w + column
+    in_columns = [(column + right >= x1) & (column + right < x2) for right in (0, 1)]
+    corners = []
+    for down in (0, 1):
+        in_row = (row + down >= y1) & (row + down < y2)
+        for right in (0, 1):
+            inside = in_row & in_columns[right]
+            found = soften(flat[(place + down * w + right) * inside])
+            corners.append(torch.where(inside, found, 0.0).double())
+    return corners
+
+
+def _crossings(lower: Tensor, before: Tensor, after: Tensor, ys: _Axis) -> Tensor:
+    """The first output row that has the new state, between source rows `lower` and `lower + 1`.
+
+    `before` and `after` are the values of these two rows (row −1 lies above the image, row h below it). Where no output
+    row between them has the new state yet, it is the first row after.
+    """
+    source, target = len(ys.first) - 1, len(ys.low)
+    earliest, latest = ys.earliest[lower + 1], ys.first[lower + 1]
+    state = after > THRESHOLD
+    share = (THRESHOLD - before) / (after - before)
+    rows = ((lower + share + 0.5) * (target / source) - 0.5).ceil().long()
+    rows = torch.minimum(torch.maximum(rows, earliest), latest)
+
+    def changed(row: Tensor) -> Tensor:
+        row = row.clamp(0, target - 1)
+        return (ys.low[row] * before + ys.high[row] * after > THRESHOLD) == state
+
+    while (too_late := (rows > earliest) & changed(rows - 1)).any():
+        rows -= too_late.long()
+    while (too_early := (rows < latest) & ~changed(rows)).any():
+        rows += too_early.long()
+    return rows

@@ -1,0 +1,171 @@
+"""OpenVINO as engine for CPUs, and int8 by post-training quantisation (NNCF): the extra [openvino].
+
+Shapes: B images, S the network input's side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolact.images.prepare import PreparedImage, network_input
+from yolact.inference.engine_choice import Precision
+from yolact.network.model import InferenceNetwork, RawPredictions, Yolact
+
+if TYPE_CHECKING:
+    import openvino
+
+_XML, _WEIGHTS = "model.xml", "model.bin"
+
+
+@dataclass(frozen=True)
+class OpenVinoNetwork:
+    """A network as OpenVINO's own description and weights, in float32 or int8, for any batch size."""
+
+    xml: bytes
+    weights: bytes
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.xml + self.weights).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """One file: a zip of the two, not compressed."""
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(zipfile.ZipInfo(_XML), self.xml)
+            archive.writestr(zipfile.ZipInfo(_WEIGHTS), self.weights)
+        return file.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> OpenVinoNetwork:
+        """Raises ValueError for anything that `to_bytes` did not write."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                return cls(archive.read(_XML), archive.read(_WEIGHTS))
+        except (zipfile.BadZipFile, KeyError) as error:
+            raise ValueError("not a network that this project wrote") from error
+
+
+class OpenVinoEngine:
+    """A network compiled for one batch size, with as many threads as torch has when it is made.
+
+    int8 leaves what is not quantised to the plugin's choice; the other precisions are exactly what they are called.
+
+    Args:
+        network: for "int8" from `quantise`, else from `convert`.
+        input_size: S.
+    """
+
+    def __init__(self, network: OpenVinoNetwork, precision: Precision, batch_size: int, input_size: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        graph = core.read_model(network.xml, network.weights)
+        graph.reshape([batch_size, 3, input_size, input_size])
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            # which cores to use is Ray's and the system's business
+            "ENABLE_CPU_PINNING": False,
+        }
+        if precision != "int8":
+            options["INFERENCE_PRECISION_HINT"] = {"float32": "f32", "bfloat16": "bf16"}[precision]
+        self._request = core.compile_model(graph, "CPU", options).create_infer_request()
+        self._pixels: np.ndarray | None = None
+
+    def __call__(self, images: Tensor) -> RawPredictions:
+        """(B, 3, S, S) float32 on the CPU, B as the engine was made for."""
+        return self.start(images)()
+
+    def start(self, images: Tensor) -> Callable[[], RawPredictions]:
+        """Run in OpenVINO's own threads; the caller is free until it asks for the result."""
+        # a run whose result was never fetched, because its caller failed, must end first
+        self._request.wait()
+        # kept, because it is read while the network runs
+        self._pixels = images.contiguous().numpy()
+        self._request.start_async([self._pixels], share_inputs=True)
+        return self._result
+
+    def _result(self) -> RawPredictions:
+        self._request.wait()
+        # copies: the next run writes into the same memory
+        boxes, classes, coefficients, prototypes = (
+            torch.from_numpy(part.data.copy()) for part in self._request.output_tensors
+        )
+        return RawPredictions(boxes, classes, coefficients, prototypes, None)
+
+
+def convert(model: Yolact) -> OpenVinoNetwork:
+    """The network of a model on the CPU, in float32. Takes seconds."""
+    return _serialised(_convert(model))
+
+
+def _convert(model: Yolact) -> openvino.Model:
+    import openvino
+
+    size = model.config.input_size
+    example = torch.zeros(1, 3, size, size)
+    with warnings.catch_warnings(), torch.no_grad():
+        # of tracing, which is what the converter does
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(InferenceNetwork(model), example_input=example, input=[-1, 3, size, size])
+
+
+def quantise(model: Yolact, images: Sequence[PreparedImage]) -> OpenVinoNetwork:
+    """int8 weights and activations, with ranges measured on `images` (a few dozen of the kind that will come).
+
+    Args:
+        model: on the CPU, in evaluation mode.
+        images: what `Predictor.prepare` gives, at least one.
+
+    Raises:
+        ValueError: without images.
+    """
+    if not images:
+        raise ValueError("int8 needs images to calibrate on, and there are none")
+    inputs = [network_input(image, model.config)[None].numpy() for image in images]
+    with _quiet_nncf() as nncf:
+        quantised = nncf.quantize(
+            _convert(model),
+            nncf.Dataset(inputs),
+            # symmetric weights, asymmetric activations: what suits a network that is not all ReLU
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(inputs),
+        )
+    return _serialised(quantised)
+
+
+def _serialised(graph: openvino.Model) -> OpenVinoNetwork:
+    import openvino
+
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder) / _XML
+        openvino.serialize(graph, xml)
+        return OpenVinoNetwork(xml.read_bytes(), xml.with_suffix(".bin").read_bytes())
+
+
+@contextlib.contextmanager
+def _quiet_nncf() -> Iterator[Any]:
+    """NNCF without its progress bars and remarks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield nncf

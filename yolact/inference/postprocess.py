@@ -1,0 +1,99 @@
+"""Raw predictions of one image → instances: detection as in the release, then masks (paper, section 3).
+
+Shapes: A anchors, C classes, K prototypes of h × w, N detections, H × W the image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from yolact.config import NmsConfig
+from yolact.geometry.boxes import decode_boxes
+from yolact.geometry.masks import crop_masks, crop_regions, mask_logits, whole_regions
+from yolact.inference.nms import Nms
+from yolact.network.model import RawPredictions, Yolact
+
+#: far above the rounding of a softmax, far below what would let many anchors through
+_LEAD_MARGIN = 1e-2
+
+
+class Instances(NamedTuple):
+    """Detections of one image, best score first."""
+
+    boxes_relative: Tensor
+    """(N, 4) xyxy fractions of the image as decoded: not clamped, corners not yet in order."""
+    scores: Tensor
+    """(N,) class probability."""
+    labels: Tensor
+    """(N,) int64, 0-based."""
+    coefficients: Tensor
+    """(N, K)."""
+
+
+class InstanceMasks(NamedTuple):
+    """Masks of N detections at prototype resolution."""
+
+    logits: Tensor
+    """(N, h, w) soft masks before their sigmoid; only what lies in `regions` counts."""
+    regions: Tensor
+    """(N, 4) int64 x1, y1, x2, y2 in prototype pixels, ends excluded."""
+    mask_scores: Tensor | None
+    """(N,) score × predicted IoU where the model rescores masks (YOLACT++)."""
+
+
+def detect(
+    raw: RawPredictions, index: int, anchors: Tensor, settings: NmsConfig, nms: Nms, score_threshold: float = 0.0
+) -> Instances:
+    """Decide what is in image `index` of a batch; its neighbours have no influence.
+
+    Anchors whose best foreground score is at most `settings.score_floor` are dropped, then `nms` decides. Scores at or
+    below the threshold are left out from the start: they could only come after the others and never remove one.
+
+    Args:
+        raw: float32.
+        anchors: (A, 4) cxcywh, relative.
+    """
+    floor = max(settings.score_floor, score_threshold)
+    candidates = _may_exceed(raw.class_logits[index], floor)
+    scores = torch.softmax(raw.class_logits[index][candidates], dim=-1)[:, 1:]
+    exceeds = scores.amax(dim=1) > floor
+    candidates, scores = candidates[exceeds], scores[exceeds]
+    boxes = decode_boxes(raw.box_deltas[index][candidates], anchors[candidates])
+    kept = nms(boxes, scores, settings, score_threshold)
+    return Instances(boxes[kept.rows], kept.scores, kept.labels, raw.mask_coefficients[index][candidates[kept.rows]])
+
+
+def _may_exceed(class_logits: Tensor, floor: float) -> Tensor:
+    """Anchors (M,) whose best foreground score may be above `floor`, judged without the softmax.
+
+    A class's score is at most sigmoid(its logit − background's): that of the two classes alone.
+    """
+    if floor == 0:
+        return torch.arange(len(class_logits), device=class_logits.device)
+    lead = class_logits[:, 1:].amax(dim=1) - class_logits[:, 0]
+    least = math.log(floor / (1 - floor)) if floor < 1 else math.inf
+    return (lead > least - _LEAD_MARGIN).nonzero()[:, 0]
+
+
+def instance_masks(model: Yolact, prototypes: Tensor, instances: Instances) -> InstanceMasks:
+    """Assemble, crop and (YOLACT++) rescore the masks of one image's instances.
+
+    Args:
+        model: says whether masks are cropped and rescored.
+        prototypes: (K, h, w) of the image.
+    """
+    logits = mask_logits(prototypes, instances.coefficients)
+    count, height, width = logits.shape
+    if model.config.crop_masks:
+        regions = crop_regions(instances.boxes_relative, height, width)
+    else:
+        regions = whole_regions(count, height, width)
+    mask_scores = None
+    if model.mask_scoring is not None:
+        ious = model.mask_scoring(crop_masks(torch.sigmoid(logits), regions.to(logits.device)))
+        mask_scores = instances.scores * ious.gather(1, instances.labels[:, None])[:, 0]
+    return InstanceMasks(logits, regions, mask_scores)

@@ -1,0 +1,200 @@
+"""The one way from pixels to detections: labelling, evaluation and the notebook all use `Predictor`.
+
+Shapes: H × W an image, N detections, B images of a batch, S the network input's side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolact.config import NmsKind
+from yolact.geometry.boxes import relative_to_pixels
+from yolact.geometry.rle import Rle, decode, encode_mask_logits
+from yolact.images.prepare import PreparedImage, network_input, prepare_image
+from yolact.inference.engine import make_engine
+from yolact.inference.engine_choice import EngineName, Precision, capabilities_here, choose_engine
+from yolact.inference.nms import NMS_KINDS
+from yolact.inference.postprocess import Instances, detect, instance_masks
+from yolact.network.model import RawPredictions, Yolact
+
+if TYPE_CHECKING:
+    from yolact.inference.openvino_engine import OpenVinoNetwork
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The instances of one image in its own pixels, best score first; arrays have no rows where nothing was found."""
+
+    boxes: np.ndarray
+    """(N, 4) float32 xyxy, within the image."""
+    scores: np.ndarray
+    """(N,) float32 class probabilities, falling."""
+    mask_scores: np.ndarray | None
+    """(N,) float32 score × predicted mask IoU; None without mask rescoring."""
+    labels: np.ndarray
+    """(N,) int64, 0-based."""
+    areas: np.ndarray
+    """(N,) int64 mask areas in pixels; 0 for an empty mask."""
+    masks: list[Rle]
+    """N COCO RLE dicts of size [height, width]."""
+    height: int
+    width: int
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) bool mask of one instance."""
+        return decode(self.masks[index])
+
+
+class Predictor:
+    """Detects instances with one model under fixed settings.
+
+    Every image is computed in a batch of exactly `batch_size`, padded with blank ones where there are fewer: for a
+    fixed batch size an image's result has the same bits whatever it is called together with.
+
+    Threads may share a predictor: one call has the network at a time, and hands it on before its own last masks.
+
+    Args:
+        model: is moved to the device and put in evaluation mode.
+        device: "auto" takes the GPU where there is one.
+        precision: of the network, see docs/engines.md; everything after the network is float32. "float32" is the exact
+            path; "auto" picks by what this machine can do; "int8" needs `network`.
+        score_threshold: detections with a score at or below it are left out, 0..1.
+        max_detections: per image. None takes the config's (100), and with "fast-cross-class" the release's: no limit.
+        nms: "fast", "fast-cross-class" or "standard"; None takes the config's ("fast" for all models of the paper).
+        batch_size: images per run of the network; None takes 16 on a GPU, 1 on a CPU.
+        engine: what runs the network: "eager", "compiled" (torch.compile: the first call takes a minute, later
+            processes find the code in a cache), "openvino", or "auto" for the fastest of the precision.
+        network: for "openvino", made earlier by `yolact.openvino_engine.convert`; for "int8", by its `quantise`.
+
+    `choice` tells which precision and engine were taken, and why.
+
+    Raises:
+        ValueError: for a setting out of its range, "cuda" where there is no GPU, or an engine that is not there.
+    """
+
+    def __init__(
+        self,
+        model: Yolact,
+        device: str | torch.device = "auto",
+        precision: Precision | Literal["auto"] = "float32",
+        score_threshold: float = 0.15,
+        max_detections: int | None = None,
+        nms: NmsKind | None = None,
+        batch_size: int | None = None,
+        engine: EngineName | Literal["auto"] = "auto",
+        network: OpenVinoNetwork | None = None,
+    ) -> None:
+        nms = nms or model.config.nms.kind
+        if nms not in NMS_KINDS:
+            raise ValueError(f"nms {nms!r} is not one of {', '.join(NMS_KINDS)}")
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold must lie in 0..1, not {score_threshold}")
+        for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self.device = _device(device)
+        self.choice = choose_engine(precision, engine, capabilities_here(self.device.type))
+        self.model = model.to(self.device).eval()
+        self.precision = self.choice.precision
+        self.score_threshold = score_threshold
+        self.max_detections = max_detections
+        self.batch_size = batch_size or (16 if self.device.type == "cuda" else 1)
+        self._engine = make_engine(self.model, self.device, self.choice, self.batch_size, network)
+        self._has_network = threading.Lock()
+        self._nms = NMS_KINDS[nms]
+        self._settings = model.config.nms
+        if max_detections is not None:
+            self._settings = replace(self._settings, max_detections=max_detections)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detect in images.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each, of any sizes; an empty list gives an empty list.
+
+        Returns:
+            One `Detections` per image, in order.
+
+        Raises:
+            ValueError: for another dtype or shape.
+        """
+        return self.predict_prepared([self.prepare(image) for image in images])
+
+    def prepare(self, image: np.ndarray) -> PreparedImage:
+        """Drop the pixels that the network input does not depend on; `predict_prepared` takes the result."""
+        return prepare_image(image, self.model.config.input_size)
+
+    @torch.inference_mode()
+    def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
+        """As calling the predictor, for images that `prepare` has seen (perhaps in another process)."""
+        batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
+        if not batches:
+            return []
+        detections: list[Detections] = []
+        inputs = map(self._network_inputs, batches)
+        first = next(inputs)
+        with self._has_network:
+            running = self._engine.start(first)
+            for batch in batches[:-1]:
+                following = next(inputs)
+                raw = running()
+                # the next batch is in the network while this one's masks are made
+                running = self._engine.start(following)
+                detections += self.postprocess(raw, batch)
+            raw = running()
+        return detections + self.postprocess(raw, batches[-1])
+
+    @torch.inference_mode()
+    def infer(self, images: Sequence[PreparedImage]) -> RawPredictions:
+        """First half of `predict_prepared`: at most `batch_size` images → raw predictions, float32, on the device."""
+        return self._engine(self._network_inputs(images))
+
+    @torch.inference_mode()
+    def postprocess(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections]:
+        """Second half of `predict_prepared`: what `infer` gave for `images` → their detections."""
+        return [self._detections(raw, index, image) for index, image in enumerate(images)]
+
+    def _network_inputs(self, images: Sequence[PreparedImage]) -> Tensor:
+        """(batch_size, 3, S, S) float32 on the device; blank where images are fewer."""
+        size = self.model.config.input_size
+        inputs = torch.zeros((self.batch_size, 3, size, size), device=self.device)
+        for index, image in enumerate(images):
+            inputs[index] = network_input(image, self.model.config, self.device)
+        return inputs
+
+    def _detections(self, raw: RawPredictions, index: int, image: PreparedImage) -> Detections:
+        instances = detect(raw, index, self.model.anchors, self._settings, self._nms, self.score_threshold)
+        if self.max_detections is not None:
+            instances = Instances(*(part[: self.max_detections] for part in instances))
+        masks = instance_masks(self.model, raw.prototypes[index], instances)
+        rles, areas = encode_mask_logits(masks.logits, masks.regions, image.height, image.width)
+        boxes = relative_to_pixels(instances.boxes_relative, image.height, image.width)
+        return Detections(
+            boxes=boxes.cpu().numpy(),
+            scores=instances.scores.cpu().numpy(),
+            mask_scores=None if masks.mask_scores is None else masks.mask_scores.cpu().numpy(),
+            labels=instances.labels.cpu().numpy(),
+            areas=areas,
+            masks=rles,
+            height=image.height,
+            width=image.width,
+        )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(device)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for, but PyTorch sees no GPU here: use 'cpu' or 'auto'")
+    return chosen
