@@ -39,7 +39,7 @@ def test_nothing_happens_at_import():
     code = """
 import sys, yolact
 assert not {"torch", "ray", "fsspec", "numpy"} & set(sys.modules)
-import yolact.predictor, yolact.checkpoint, yolact.losses
+import yolact.inference.predictor, yolact.weights.checkpoint, yolact.training.losses
 assert not {"ray", "fsspec", "tyro", "jobs"} & {name for name in sys.modules}
 """
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).stderr == b""

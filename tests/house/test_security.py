@@ -80,7 +80,7 @@ def test_addresses_without_are_not():
 def test_a_local_ray_listens_on_loopback_only():
     code = """
 import json, os, psutil
-from jobs.ray_session import ray_session
+from jobs.runtime.ray_session import ray_session
 with ray_session("local"):
     processes = [psutil.Process(os.getpid()), *psutil.Process(os.getpid()).children(recursive=True)]
     found = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == "LISTEN"]

@@ -78,5 +78,5 @@ def test_get_config():
 
 
 def test_reading_configs_does_not_import_torch():
-    code = "import sys, yolact.config, yolact.weights_file; sys.exit('torch' in sys.modules)"
+    code = "import sys, yolact.config, yolact.weights.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

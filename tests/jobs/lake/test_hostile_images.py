@@ -90,7 +90,7 @@ def test_bombs_are_refused_on_their_headers():
     code = """
 import resource
 from support.hostile_images import hostile_files
-from yolact.images import ImageError, decode_image
+from yolact.images.decode import ImageError, decode_image
 bombs = [file for file in hostile_files() if file.name.startswith("bomb.")]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for bomb in bombs:

@@ -51,7 +51,7 @@ def test_all_names_carry_the_prefix():
 SCRIPT = """
 import json, time, urllib.request
 import ray
-from jobs.metrics import JobMetrics
+from jobs.runtime.metrics import JobMetrics
 
 quiet = {"include_dashboard": False, "log_to_driver": False, "configure_logging": False}
 ray.init(address="local", num_cpus=1, _metrics_export_port=%d, **quiet)
