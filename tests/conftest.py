@@ -1,13 +1,19 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use.
+
+What a fixture starts is imported inside the fixture: `make quick` shall not load Ray or the S3 client.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+    from support.fault_report import FaultReport
     from support.s3_server import S3Server
 
 
@@ -23,3 +29,40 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         server.start()
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def local_ray(s3: S3Server) -> Iterator[None]:
+    """A real Ray on this machine with 2 CPUs, shared by the tests that kill nothing.
+
+    The store starts first, because Ray's workers take its credentials from the environment.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # the test waits for the workers, so none of them runs at low priority
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    import ray
+    from support.local_ray import start_local_ray
+
+    start_local_ray()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def fault_report() -> Iterator[FaultReport]:
+    """Where fault tests record what they saw; the page is written when every one of them ran and passed."""
+    from support.fault_report import FaultReport
+
+    report = FaultReport()
+    yield report
+    if report.is_whole():
+        report.write()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chrome]:
+    """A headless Chromium; skips the tests of the module, with the command that installs one, where there is none."""
+    from support.browser import open_browser
+
+    with open_browser() as window:
+        yield window

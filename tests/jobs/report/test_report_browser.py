@@ -6,18 +6,11 @@ import json
 import os
 
 import pytest
-from support.browser import open_browser
 from support.report_pages import HOSTILE, pictured_rows
 from support.tables import failed_row, write_labels
 
 from jobs.report import run
 from jobs.report.options import ReportConfig
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with open_browser() as window:
-        yield window
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jobs.train import command as training_run
 import pytest
 from support.training import draw_plates, train_config
 
 from jobs.runtime.logs import run_id
 from jobs.runtime.metrics import METRICS, JobMetrics
+from jobs.train import command as training_run
 from jobs.train import run
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn of their own affairs
