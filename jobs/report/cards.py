@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jobs.report.truth import GroundTruth, Match, PictureTruth, match_instances
+from jobs.report.truth import GroundTruth, ImageTruth, Match, match_instances
 from jobs.storage import TransientStorageError
 from jobs.table.pictures import PictureSource
 from jobs.table.polygons import float32_json, mask_polygons, polygon_rings
@@ -114,7 +114,7 @@ class CardMaker:
             "wrong": None if match is None else instance.index in match.false_positives,
         }
 
-    def _missed(self, match: Match, truth: PictureTruth) -> list[dict[str, Any]]:
+    def _missed(self, match: Match, truth: ImageTruth) -> list[dict[str, Any]]:
         return [
             {"name": truth.objects[i].name, "path": self.outline(truth.objects[i].rle), "box": truth.objects[i].box}
             for i in match.missed

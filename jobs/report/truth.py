@@ -10,18 +10,10 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from jobs import storage
-from jobs.runtime.errors import UsageError
-from jobs.table.ground_truth import ImageFinder, match_labels
+from jobs.table.ground_truth import ImageFinder, match_labels, read_coco, settle_problems, tell_notes
 from jobs.table.read import Instance, LabelRow
-from yolact.coco.annotations import (
-    AnnotatedImages,
-    annotation_rle,
-    coco_json,
-    find_problems,
-    parse_coco,
-    without_problems,
-)
+from yolact.coco.annotations import AnnotatedImages, annotation_rle, coco_json
+from yolact.coco.checks import find_problems
 from yolact.coco.evaluation import CocoScores, evaluate_instances
 
 #: a detection is right if a mask of its class overlaps it by this IoU
@@ -39,15 +31,15 @@ class TrueObject:
 
 
 @dataclass(frozen=True)
-class PictureTruth:
-    """The objects of one picture."""
+class ImageTruth:
+    """The objects of one image."""
 
     objects: tuple[TrueObject, ...]
 
 
 @dataclass(frozen=True)
 class Match:
-    """Of one picture: indices of wrong detections, and of objects without a detection."""
+    """Of one image: indices of wrong detections, and of objects without a detection."""
 
     false_positives: frozenset[int]
     missed: tuple[int, ...]
@@ -55,16 +47,18 @@ class Match:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A COCO file whose pictures are found by file name, as `yolact evaluate` finds them."""
+    """A COCO file whose images are found by file name, as `yolact evaluate` finds them."""
 
     images: AnnotatedImages
+    left_out: int = 0
+    """annotations and images of the file that cannot be used"""
 
     @cached_property
     def find(self) -> ImageFinder:
         return ImageFinder(self.images)
 
-    def of(self, row: LabelRow) -> PictureTruth | None:
-        """What is truly in a row's picture; None for one that the file does not have, or not in this size."""
+    def of(self, row: LabelRow) -> ImageTruth | None:
+        """The objects in a row's image; None for an image that the file does not have, or not in this size."""
         image = self.find(row)
         if image is None or (image.height, image.width) != (row.height, row.width):
             return None
@@ -77,12 +71,15 @@ class GroundTruth:
             )
             for annotation in image.annotations
         )
-        return PictureTruth(tuple(objects))
+        return ImageTruth(tuple(objects))
 
     def score(self, rows: Iterable[LabelRow]) -> Scores:
-        """The AP of all rows, of which those of other pictures may have been left out."""
+        """The AP of all rows. Rows of images that the ground truth does not have may be left out of `rows`."""
         matched = match_labels(rows, self.images)
-        return Scores(evaluate_instances(coco_json(self.images), matched.detections), tuple(matched.counts.lines()))
+        coverage = list(matched.counts.lines())
+        if self.left_out:
+            coverage.append(f"{self.left_out} broken annotations or images of the ground truth are left out")
+        return Scores(evaluate_instances(coco_json(self.images), matched.detections), tuple(coverage))
 
 
 @dataclass(frozen=True)
@@ -94,17 +91,18 @@ class Scores:
 
 
 def read_truth(uri: str) -> GroundTruth:
-    """Raises `UsageError` for a file that is not COCO's; annotations that nothing could use are left out."""
-    try:
-        images = parse_coco(storage.read_bytes(uri), uri)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    except storage.ObjectMissingError:
-        raise UsageError(f"--ground-truth {uri}: there is no such file") from None
-    return GroundTruth(without_problems(images, find_problems(images)))
+    """The ground truth at a URI; broken annotations and images are left out, told on stderr and counted on the page.
+
+    Raises:
+        UsageError: if there is no such file, or if it is not COCO's.
+    """
+    images = read_coco(uri)
+    tell_notes(images, "the ground truth")
+    problems = find_problems(images)
+    return GroundTruth(settle_problems(images, problems, "the ground truth", skip_broken=True), len(problems))
 
 
-def match_instances(instances: Sequence[Instance], truth: PictureTruth) -> Match:
+def match_instances(instances: Sequence[Instance], truth: ImageTruth) -> Match:
     """COCO's greedy matching at mask IoU 0.5: the best-scored detection first takes the object it overlaps most.
 
     A detection of a crowd's class that lies within the crowd is neither right nor wrong.

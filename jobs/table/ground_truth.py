@@ -1,18 +1,79 @@
-"""Which rows of a label table belong to which images of a ground truth."""
+"""Annotation files as every command opens them, and which rows of a label table belong to which of their images."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jobs import storage
 from jobs.runtime.errors import UsageError
 from jobs.table.read import LabelRow
-from yolact.coco.annotations import AnnotatedImage, AnnotatedImages, parse_coco
-from yolact.coco.evaluation import CocoScores, DetectedInstance
+from yolact.coco.annotations import AnnotatedImage, AnnotatedImages, AnnotationProblem
+from yolact.coco.checks import find_problems, without_problems
+from yolact.coco.evaluation import DetectedInstance
+from yolact.coco.file_names import FileNames
+from yolact.coco.reading import parse_coco
 
 NAMES_SHOWN = 5
+#: problems told one by one; the others are counted
+PROBLEMS_SHOWN = 20
+
+
+def read_coco(uri: str) -> AnnotatedImages:
+    """COCO instances JSON at a URI, its annotations not yet checked. Raises `UsageError` for anything else."""
+    try:
+        return parse_coco(storage.read_bytes(uri), uri)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    except storage.ObjectMissingError:
+        raise UsageError(f"there is no annotation file {uri}") from None
+
+
+def read_ground_truth(uri: str, name: str = "the ground truth", *, skip_broken: bool = False) -> AnnotatedImages:
+    """COCO instances JSON whose every annotation is a mask in its image.
+
+    Args:
+        uri: of the JSON.
+        name: of the data set, for messages.
+        skip_broken: leave out what is broken, and say so, instead of raising.
+
+    Raises:
+        UsageError: if there is no such file, if it is not COCO's, or if anything in it is broken.
+    """
+    data = read_coco(uri)
+    tell_notes(data, name)
+    return settle_problems(data, find_problems(data), name, skip_broken=skip_broken)
+
+
+def tell_notes(data: AnnotatedImages, name: str) -> None:
+    """Print what reading mended or passed over, on stderr."""
+    for note in data.notes:
+        print(f"{name}: {note}", file=sys.stderr)
+
+
+def settle_problems(
+    data: AnnotatedImages, problems: Sequence[AnnotationProblem], name: str, *, skip_broken: bool
+) -> AnnotatedImages:
+    """Print the problems of a data set on stderr, and either leave out what they name or raise `UsageError`."""
+    for line in problem_lines(problems):
+        print(f"{name}: {line}", file=sys.stderr)
+    if problems and not skip_broken:
+        raise UsageError(
+            f"{name} has {len(problems)} broken annotations or images, such as: {problems[0]}; "
+            "correct them, or leave them out with --skip-broken"
+        )
+    return without_problems(data, problems) if problems else data
+
+
+def problem_lines(problems: Sequence[AnnotationProblem]) -> Iterator[str]:
+    """Problems as lines for people; those beyond the first twenty are counted by their kind."""
+    yield from map(str, problems[:PROBLEMS_SHOWN])
+    others = Counter(problem.kind for problem in problems[PROBLEMS_SHOWN:])
+    if others:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in others.most_common())
+        yield f"and {others.total()} more ({kinds})"
 
 
 @dataclass
@@ -25,16 +86,16 @@ class MatchCounts:
     missing: list[str] = field(default_factory=list)
     """ground-truth images without a row: they count as images without detections"""
     failed: dict[str, int] = field(default_factory=dict)
-    """ground-truth images whose row has another status than ok, by status: likewise"""
+    """ground-truth images whose row has another status than ok, by status: they count as images without detections"""
     other_size: list[str] = field(default_factory=list)
-    """images with another size in the table: likewise, masks of other sizes cannot be compared"""
+    """images with another size in the table, whose masks cannot be compared: they count as images without detections"""
     unknown_images: int = 0
     """rows of images that the ground truth does not have: left out"""
     unknown_categories: dict[str, int] = field(default_factory=dict)
     """instances of categories that the ground truth does not have: left out"""
 
     def lines(self) -> Iterator[str]:
-        """For people; only what is not zero beyond the first line."""
+        """For people: the first line always, the others only where they count something."""
         yield f"{self.labelled} of {self.ground_truth_images} ground-truth images are labelled"
         if self.missing:
             yield f"{len(self.missing)} are missing from the labels and count as empty: {_some(self.missing)}"
@@ -61,8 +122,7 @@ def match_labels(rows: Iterable[LabelRow], truth: AnnotatedImages) -> MatchedLab
 
     Args:
         rows: of the table.
-        truth: whose file names may have folders; a row matches by its whole path or, if that is unambiguous, by its
-            last part.
+        truth: its images, which `ImageFinder` finds.
 
     Raises:
         UsageError: if two rows claim the same image.
@@ -111,77 +171,18 @@ def match_labels(rows: Iterable[LabelRow], truth: AnnotatedImages) -> MatchedLab
 
 
 class ImageFinder:
-    """Finds the ground-truth image of a label row."""
+    """Finds the ground-truth image of a label row by the rule of `FileNames`."""
 
     def __init__(self, truth: AnnotatedImages) -> None:
-        self._by_path = {image.file_name.strip("/"): image for image in truth.images}
-        names = Counter(_last_part(image.file_name) for image in truth.images)
-        self._by_name = {
-            _last_part(image.file_name): image for image in truth.images if names[_last_part(image.file_name)] == 1
-        }
+        self._images = {image.file_name: image for image in truth.images}
+        self._names = FileNames(self._images)
 
     def __call__(self, row: LabelRow) -> AnnotatedImage | None:
-        path = row.image_id.rpartition("#")[2].strip("/")
-        while path:  # the ground truth's names are relative to a folder that it does not tell
-            if path in self._by_path:
-                return self._by_path[path]
-            path = path.partition("/")[2]
-        name = _last_part(row.image_id.rpartition("#")[2])
-        return self._by_name.get(name) or self._by_name.get(_last_part(row.uri))
-
-
-def _last_part(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
+        path = row.image_id.rpartition("#")[2]
+        # the folders of a lake are nothing that a ground truth must know, whether in a store or inside of a tar
+        name = self._names.find(path) or self._names.find(f"/{path}") or self._names.find(row.uri)
+        return None if name is None else self._images[name]
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:NAMES_SHOWN]) + (", …" if len(names) > NAMES_SHOWN else "")
-
-
-def read_coco(uri: str) -> AnnotatedImages:
-    """COCO instances JSON at a URI. Raises `UsageError` for anything else."""
-    try:
-        return parse_coco(storage.read_bytes(uri), uri)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    except storage.ObjectMissingError:
-        raise UsageError(f"there is no annotation file {uri}") from None
-
-
-#: label, field; the second half of COCO's summary is recall
-_ROWS = (
-    ("AP 0.50:0.95", "ap"),
-    ("AP 0.50", "ap50"),
-    ("AP 0.75", "ap75"),
-    ("AP small", "ap_small"),
-    ("AP medium", "ap_medium"),
-    ("AP large", "ap_large"),
-    ("AR at 1", "ar_1"),
-    ("AR at 10", "ar_10"),
-    ("AR at {limit}", "ar_max"),
-    ("AR small", "ar_small"),
-    ("AR medium", "ar_medium"),
-    ("AR large", "ar_large"),
-)
-
-
-def score_lines(scores: dict[str, CocoScores], per_class: bool = False) -> Iterator[str]:
-    """A table with a column per kind of overlap; "—" where the ground truth has nothing of that size."""
-    limit = next(iter(scores.values())).max_detections
-    yield ""
-    yield _line(f"at most {limit} detections", list(scores))
-    for label, name in _ROWS:
-        yield _line(label.format(limit=limit), [_percent(getattr(result, name)) for result in scores.values()])
-    for iou in next(iter(scores.values())).ap_by_iou:
-        yield _line(f"AP at IoU {iou}", [_percent(result.ap_by_iou[iou]) for result in scores.values()])
-    if per_class:
-        for category in next(iter(scores.values())).ap_by_class:
-            yield _line(category, [_percent(result.ap_by_class[category]) for result in scores.values()])
-
-
-def _line(label: str, cells: list[str]) -> str:
-    return f"{label:<24}" + "".join(f"{cell:>10}" for cell in cells)
-
-
-def _percent(value: float) -> str:
-    return "—" if value < 0 else f"{100 * value:.2f}"

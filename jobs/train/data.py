@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,23 +11,20 @@ import torch
 
 from jobs import storage
 from jobs.runtime.errors import UsageError
-from jobs.table.ground_truth import read_coco
+from jobs.table.ground_truth import read_coco, settle_problems, tell_notes
 from jobs.table.pictures import PictureSource
 from jobs.table.read import LabelRow, open_labels
+from jobs.train.image_checks import check_images
 from yolact.coco.annotations import (
     AnnotatedImage,
     AnnotatedImages,
     Annotation,
-    Problem,
-    find_problems,
-    without_problems,
 )
+from yolact.coco.checks import find_problems
+from yolact.coco.file_names import FileNames
 from yolact.config import YolactConfig
 from yolact.training.augmentation import build_augmentation
 from yolact.training.dataset import EpochSampler, TrainingDataset, collate
-
-#: problems told one by one; the rest is counted
-PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -64,46 +61,67 @@ def open_image_set(
     Raises:
         UsageError: if something is broken and `skip_broken` is off, or if no image is left.
     """
-    if annotations.endswith(".json"):
+    reader: Callable[[str], bytes]
+    if is_coco_file(annotations):
         if images is None:
             raise UsageError(f"{annotations} needs the folder of its images as well")
-        data = read_coco(annotations)
-        problems = find_problems(data, existing_files(images, data))
-        reader: Callable[[str], bytes] = FolderImages(images)
+        read = read_coco(annotations)
+        tell_notes(read, name)
+        files = list_files(images)
+        data = with_files(read, files)
+        problems = find_problems(data, files)
+        problems += check_images(data, problems, images, files, name)
+        reader = FolderImages(images)
     else:
         data, reader = read_label_annotations(annotations, score_threshold)
         problems = find_problems(data)
-    for line in problem_lines(problems):
-        print(f"{name}: {line}")
-    if problems and not skip_broken:
-        raise UsageError(
-            f"{name} has {len(problems)} broken annotations or images, see above; "
-            "mend them, or leave them out with --skip-broken"
-        )
-    data = without_problems(data, problems)
+    data = settle_problems(data, problems, name, skip_broken=skip_broken)
     if not data.images:
         raise UsageError(f"{name} has no images")
+    _refuse_without_objects(data, name)
     return ImageSet(data, reader)
 
 
-def existing_files(folder: str, data: AnnotatedImages) -> set[str]:
-    """Which of the data set's file names exist below a folder, from listings, not from one request per file."""
+def is_coco_file(annotations: str) -> bool:
+    """Whether `--annotations` is a file of annotations; else it is a label table: a folder, a pattern or Parquet."""
+    name = annotations.lower()
+    if name.endswith(".json"):
+        return True
+    return not name.endswith((".parquet", "/")) and storage.exists(annotations)
+
+
+def list_files(folder: str) -> dict[str, storage.ObjectInfo]:
+    """Path below a folder → what its store says of the file, from listings, not from one request per file.
+
+    Raises:
+        UsageError: if the folder cannot be listed, or holds nothing.
+    """
     prefix = (folder if "://" in folder else os.path.abspath(folder)).rstrip("/") + "/"
     try:
-        found = {entry.uri.removeprefix(prefix) for entry in storage.iter_objects(prefix)}
+        files = {entry.uri.removeprefix(prefix): entry for entry in storage.iter_objects(prefix)}
     except storage.StorageError as error:
         raise UsageError(f"cannot list the images in {folder}: {error}") from None
-    return found & {image.file_name for image in data.images}
+    if not files:
+        raise UsageError(f"there are no files in the image folder {folder}")
+    return files
 
 
-def problem_lines(problems: Iterable[Problem]) -> Iterator[str]:
-    """Problems as lines for people, those beyond the first twenty counted."""
-    problems = list(problems)
-    for problem in problems[:PROBLEMS_SHOWN]:
-        of = "" if problem.annotation_id is None else f"annotation {problem.annotation_id!r} of "
-        yield f"{of}image {problem.image_id!r} {problem.message}"
-    if len(problems) > PROBLEMS_SHOWN:
-        yield f"and {len(problems) - PROBLEMS_SHOWN} more"
+def with_files(data: AnnotatedImages, files: Iterable[str]) -> AnnotatedImages:
+    """The data set with each image's file name as the path below the folder that `FileNames` finds for it."""
+    names = FileNames(files)
+    images = tuple(replace(image, file_name=names.find(image.file_name) or image.file_name) for image in data.images)
+    return replace(data, images=images)
+
+
+def _refuse_without_objects(data: AnnotatedImages, name: str) -> None:
+    if data.num_objects:
+        return
+    if data.num_crowds:
+        raise UsageError(
+            f"{name} has {data.num_crowds} crowd regions (iscrowd 1) and no other object; training leaves crowds out. "
+            "CVAT writes iscrowd 1 for every brush mask: set it to 0 where a mask is one object"
+        )
+    raise UsageError(f"{name} has {len(data.images)} images without any object: there is nothing to learn from")
 
 
 def build_loader(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: modules of the library whose ValueErrors reach the command line in their own words; the others check Python callers
 LIBRARY = [
     *(ROOT / "yolact" / "weights").glob("*.py"),
-    ROOT / "yolact" / "coco" / "annotations.py",
+    ROOT / "yolact" / "coco" / "reading.py",
     ROOT / "yolact" / "config.py",
 ]
 USER_ERRORS = {"UsageError", "JobError"}

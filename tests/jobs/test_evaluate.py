@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
+from support.odd_annotations import BROKEN, BROKEN_IMAGES, MENDED, ODD_ID, REFUSED, Oddity
 from support.tables import CLASS_NAMES, failed_row, instance, row, write_labels
 
 from jobs.evaluate import EvaluateConfig, run
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import match_labels
 from jobs.table.read import read_labels
-from yolact.coco.annotations import parse_coco
+from yolact.coco.reading import parse_coco
 
 SIZE = (60, 80)
 
@@ -126,3 +129,68 @@ def test_limits_that_coco_cannot_use_are_bad_usage(tmp_path):
         run(EvaluateConfig(str(tmp_path), ground_truth="truth.json", max_detections=(10,)))
     with pytest.raises(UsageError, match="no annotation file"):
         run(EvaluateConfig(str(tmp_path), ground_truth=str(tmp_path / "truth.json")))
+
+
+def by_name(oddities):
+    return pytest.mark.parametrize("oddity", oddities, ids=lambda oddity: oddity.name)
+
+
+@pytest.fixture
+def evaluate_odd(tmp_path, capsys):
+    """Evaluate labels that are right for the good file against an odd one; mask AP and what stands on stderr."""
+
+    def run_it(oddity, **options):
+        rows = [perfect("lake/a.png"), row("lake/b.png", SIZE, [instance(square(10, 10), 0, 0.9)])]
+        write_labels(tmp_path / "out", [rows])
+        (tmp_path / "odd.json").write_bytes(oddity.text())
+        output = tmp_path / "scores.json"
+        config = EvaluateConfig(
+            str(tmp_path / "out"), ground_truth=str(tmp_path / "odd.json"), output=str(output), **options
+        )
+        assert run(config) == 0
+        return json.loads(output.read_text())["scores"]["100"]["mask"]["ap"], capsys.readouterr().err
+
+    return run_it
+
+
+@by_name([Oddity("as it should be", lambda _: None), *(o for o in MENDED if o.name != "category names as numbers")])
+def test_an_odd_file_scores_like_the_good_one(evaluate_odd, oddity):
+    ap, _ = evaluate_odd(oddity)
+    assert ap == pytest.approx(1)
+
+
+@by_name([*BROKEN, *BROKEN_IMAGES])
+def test_broken_ground_truth_is_refused_with_its_id_or_left_out(evaluate_odd, tmp_path, oddity):
+    with pytest.raises(UsageError, match=r"the ground truth has .* broken annotations or images, such as: ") as caught:
+        evaluate_odd(oddity)
+    assert oddity in BROKEN_IMAGES or f"annotation {ODD_ID} of image " in str(caught.value)
+    assert "\n" not in str(caught.value)
+    shutil.rmtree(tmp_path / "out")
+    ap, told = evaluate_odd(oddity, skip_broken=True)
+    assert 0 < ap <= 1
+    assert re.search(oddity.problem, told)
+
+
+@by_name(REFUSED)
+def test_other_files_are_refused_in_one_line(evaluate_odd, oddity):
+    with pytest.raises(UsageError, match=oddity.refused) as caught:
+        evaluate_odd(oddity)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("crowds", [0, 1])
+def test_a_ground_truth_without_objects_is_refused(evaluate_odd, crowds):
+    def change(content):
+        content["annotations"] = [{**entry, "iscrowd": 1} for entry in content["annotations"]] if crowds else []
+
+    with pytest.raises(UsageError, match=f"no objects to compare with: 2 images, {3 * crowds} crowd regions"):
+        evaluate_odd(Oddity("no objects", change))
+
+
+def test_the_file_may_name_its_images_as_other_disks_do(evaluate_odd):
+    def change(content):
+        content["images"][0]["file_name"] = "C:\\set\\a.png"
+        content["images"][1]["file_name"] = "https://host/set/b.png?version=2"
+
+    ap, _ = evaluate_odd(Oddity("other disks", change))
+    assert ap == pytest.approx(1)

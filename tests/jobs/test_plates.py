@@ -14,7 +14,9 @@ from pycocotools import mask as rle_tools
 from jobs.plates import PlatesConfig, run
 from jobs.plates.drawing import MIN_AREA, draw_plate
 from jobs.runtime.errors import UsageError
-from yolact.coco.annotations import find_problems, ground_truth_arrays, parse_coco
+from yolact.coco.annotations import ground_truth_arrays
+from yolact.coco.checks import find_problems
+from yolact.coco.reading import parse_coco
 
 
 def test_a_plate_is_a_function_of_seed_and_number():

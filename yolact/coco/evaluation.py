@@ -92,9 +92,25 @@ def evaluate_instances(
                 f"a detection has image {detection.image_id!r} and category {detection.category_id!r}, "
                 "of which the ground truth lacks one; leave such detections out"
             )
+    ground_truth, detections = _with_numbers(ground_truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = _indexed(ground_truth, list(ground_truth["annotations"]))
         return {kind: _scores(truth, ground_truth, detections, kind, max_detections) for kind in ("mask", "box")}
+
+
+def _with_numbers(
+    ground_truth: Mapping[str, Any], detections: Sequence[DetectedInstance]
+) -> tuple[Mapping[str, Any], Sequence[DetectedInstance]]:
+    """Image ids as numbers from 1, in the order in which pycocotools would take them: it cannot sort 1 beside "two"."""
+    ids = [image["id"] for image in ground_truth["images"]]
+    by_number = all(isinstance(image_id, int) for image_id in ids)
+    numbers = {image_id: number for number, image_id in enumerate(sorted(ids, key=None if by_number else str), start=1)}
+    truth = {
+        **ground_truth,
+        "images": [{**image, "id": numbers[image["id"]]} for image in ground_truth["images"]],
+        "annotations": [{**entry, "image_id": numbers[entry["image_id"]]} for entry in ground_truth["annotations"]],
+    }
+    return truth, [detection._replace(image_id=numbers[detection.image_id]) for detection in detections]
 
 
 def _indexed(ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]]) -> COCO:

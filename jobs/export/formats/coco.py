@@ -11,7 +11,8 @@ from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import ImageFinder
 from jobs.table.polygons import float32_json, mask_polygons, one_ring, plain_numbers, polygon_rings
 from jobs.table.read import Instance, LabelRow
-from yolact.coco.annotations import AnnotatedImages, parse_coco
+from yolact.coco.annotations import AnnotatedImages
+from yolact.coco.reading import parse_coco
 
 
 @dataclass(frozen=True)

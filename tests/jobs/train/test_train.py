@@ -74,7 +74,7 @@ def test_broken_annotations_stop_it_before_it_starts_unless_left_out(tmp_path, p
     broken = {**plates, "annotations": str(tmp_path / "broken.json")}
     with pytest.raises(UsageError, match="2 broken annotations or images"):
         run(train_config(tmp_path, broken))
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert "annotation 4 of image 2 has a box 0 px wide" in printed
     assert "image 77 file 'gone.png' is not there" in printed
 

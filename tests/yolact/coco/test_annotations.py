@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
 
-from yolact.coco.annotations import coco_json, find_problems, ground_truth_arrays, parse_coco, without_problems
+from yolact.coco.annotations import coco_json, ground_truth_arrays
+from yolact.coco.checks import find_problems, without_problems
+from yolact.coco.reading import parse_coco
 
 SQUARE = [2.0, 3.0, 6.0, 3.0, 6.0, 7.0, 2.0, 7.0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 
 import numpy as np
@@ -11,7 +12,10 @@ from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from yolact.coco.annotations import coco_json
+from yolact.coco.checks import find_problems
 from yolact.coco.evaluation import DetectedInstance, evaluate_instances
+from yolact.coco.reading import parse_coco
 
 
 def rle(x, y, width, height, size=100):
@@ -97,10 +101,46 @@ def test_numbers_are_those_of_pycocotools():
                 category = boxes[-1][1]
                 detections.append(found(image, category, float(rng.random()), max(0, x + dx), max(0, y + dy), w, h))
     expected = truth(*boxes, images=5)
-    ours = evaluate_instances(expected, detections)
+    check_against_pycocotools(expected, expected, detections)
+
+
+def test_area_crowds_and_polygons_of_a_file_count_as_in_pycocotools():
+    rng = np.random.default_rng(1)
+    entries, detections = [], []
+    for number in range(1, 61):
+        image = int(rng.choice([3, 20, 100]))
+        x, y, w, h = (int(v) for v in rng.integers([0, 0, 8, 8], [60, 60, 40, 40]))
+        polygon = [x, y, x + w, y, x + w, y + h, x + 0.5, y + h]
+        entries.append(
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": int(rng.choice([10, 20])),
+                "bbox": [x, y, w, h],
+                # COCO's areas are not those of the masks: sizes are judged by the file
+                "area": float(rng.choice([0, 500, 1024, 5000, 9216, 20000])),
+                "iscrowd": int(rng.random() < 0.1),
+                "segmentation": [polygon] if number % 3 else rle(x, y, w, h),
+            }
+        )
+        score = float(rng.choice([0.3, 0.5, 0.7]))  # ties between images go by the order of their ids
+        detections.append(found(image, entries[-1]["category_id"], score, max(0, x - 2), y, w, h))
+    content = {
+        "images": [{"id": i, "file_name": f"{-i}.png", "height": 100, "width": 100} for i in (100, 20, 3)],
+        "categories": [{"id": 20, "name": "b"}, {"id": 10, "name": "a"}],
+        "annotations": entries,
+    }
+    data = parse_coco(content)
+    assert find_problems(data) == []
+    check_against_pycocotools(coco_json(data), content, detections)
+
+
+def check_against_pycocotools(truth, content, detections):
+    """`evaluate_instances` of `truth` against pycocotools' own summary of `content`, to 1e-9."""
+    ours = evaluate_instances(truth, detections)
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = expected
+        coco.dataset = copy.deepcopy(content)
         coco.createIndex()
         for kind, iou_type in (("mask", "segm"), ("box", "bbox")):
             part = {"segm": "segmentation", "bbox": "bbox"}[iou_type]
@@ -117,7 +157,15 @@ def test_numbers_are_those_of_pycocotools():
             theirs.evaluate()
             theirs.accumulate()
             theirs.summarize()
-            assert list(ours[kind].headline().values()) == pytest.approx(list(theirs.stats))
+            assert list(ours[kind].headline().values()) == pytest.approx(list(theirs.stats), abs=1e-9, rel=0)
+
+
+def test_image_ids_may_be_numbers_beside_texts():
+    boxes = [(1, 10, 10, 10, 20, 20), (2, 10, 40, 10, 20, 20)]
+    mixed = truth(*boxes, images=2)
+    mixed["images"][1]["id"] = mixed["annotations"][1]["image_id"] = "two"
+    detections = [found(1, 10, 0.9, *boxes[0][2:]), found("two", 10, 0.8, *boxes[1][2:])]
+    assert evaluate_instances(mixed, detections)["mask"].ap == pytest.approx(1)
 
 
 def test_strangers_are_refused():

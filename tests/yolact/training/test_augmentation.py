@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from yolact.coco.annotations import parse_coco
+from yolact.coco.reading import parse_coco
 from yolact.training import augmentation
 from yolact.training.augmentation import Window, build_augmentation, distort_colours
 from yolact.training.dataset import EpochSampler, TrainingDataset, collate, epoch_order

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from pycocotools import mask as rle_tools
 
-from yolact.coco.annotations import coco_json, parse_coco
+from yolact.coco.annotations import coco_json
 from yolact.coco.evaluation import DetectedInstance, evaluate_instances
+from yolact.coco.reading import parse_coco
 from yolact.config import AnchorConfig, YolactConfig
 from yolact.inference.predictor import Predictor
 from yolact.network.model import build_yolact
