@@ -10,11 +10,46 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from support.tiers import TIERS, marks_for, no_processes, watch_processes
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
     from support.fault_report import FaultReport
     from support.s3_server import S3Server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the watch that `no_processes` needs."""
+    watch_processes()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test by what it needs: see support/tiers.py."""
+    for item in items:
+        if isinstance(item, pytest.Function):
+            for mark in sorted(marks_for(item.originalname, item.fixturenames, item.path)):
+                item.add_marker(mark)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """A test without marks must not start a process."""
+    if any(item.get_closest_marker(tier) for tier in TIERS):
+        return (yield)
+    with no_processes(item.nodeid):
+        return (yield)
+
+
+def pytest_report_header() -> list[str]:
+    """What of the larger proofs is absent here, said once."""
+    from support.browser import why_no_browser
+    from support.parity_cases import CASES, LARGER
+
+    missing = why_no_browser()
+    return [
+        f"parity cases: {len(CASES)}" + ("" if LARGER.exists() else f" (the larger set {LARGER} is absent)"),
+        "browser tests: " + (f"skipped, {missing}" if missing else "run"),
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,19 @@
-"""Photos of COCO from tar shards in S3 into Parquet in S3, against `Predictor` on the same photos."""
+"""Photos from tar shards in S3 into Parquet in S3, against `Predictor` on the same photos."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 from support.lakes import write_shards
 from support.models import official_stand_in
+from support.parity_cases import own_case
 from support.shared_data import shared_path
 
 from jobs.label import run
@@ -68,13 +71,22 @@ def check_rows(table: pa.Table, photos: dict[str, bytes]) -> None:
                 assert xs.max() <= x + width + slack_x
 
 
-def first_photos(count: int | None) -> dict[str, bytes]:
-    folder = shared_path("data") / "coco" / "val"
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.jpg"))[:count]}
+def views_of_the_photo() -> dict[str, bytes]:
+    """Ten JPEGs of several sizes: the parity photo whole, mirrored, turned, and parts of it."""
+    photo = Image.fromarray(own_case("yolact_resnet50").photo)
+    width, height = photo.size
+    views = [photo, ImageOps.mirror(photo), photo.transpose(Image.Transpose.ROTATE_90), photo.resize((640, 560))]
+    views += [photo.crop((20 * i, 15 * i, width - 10 * i, height - 20 * i)) for i in range(1, 7)]
+    found = {}
+    for number, view in enumerate(views):
+        file = io.BytesIO()
+        view.save(file, "JPEG", quality=90)
+        found[f"photo-{number}.jpg"] = file.getvalue()
+    return found
 
 
 def test_every_row_equals_the_predictor(s3, checkpoint):
-    photos = first_photos(10)
+    photos = views_of_the_photo()
     table = label(s3, checkpoint, photos, shards=2)
     check_rows(table, photos)
     model = build_yolact("yolact_resnet50")
@@ -93,7 +105,8 @@ def test_every_row_equals_the_predictor(s3, checkpoint):
 
 @pytest.mark.slow
 def test_all_105_photos_as_8_shards(s3, checkpoint):
-    photos = first_photos(None)
+    folder = shared_path("data") / "coco" / "val"
+    photos = {path.name: path.read_bytes() for path in sorted(folder.glob("*.jpg"))}
     assert len(photos) == 105
     one = label(s3, checkpoint, photos, shards=8)
     check_rows(one, photos)

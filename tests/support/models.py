@@ -1,30 +1,20 @@
-"""Models for tests: the golden stand-in for a published checkpoint, and a tiny one that finds something everywhere."""
+"""Models for tests: a stand-in for a published checkpoint, and a tiny model that finds something everywhere."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from support.shared_data import shared_path
+from support.parity_cases import own_case
 
 from yolact import build_yolact, save_checkpoint
 from yolact.config import CONFIGS, YolactConfig
 
 
 def official_stand_in(config: str, folder: Path) -> Path:
-    """A file in the release's format with the deterministic weights of the parity cases."""
-    golden = shared_path("golden")
-    spec = importlib.util.spec_from_file_location("reference_weights", golden / "reference_weights.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    shapes = json.loads((golden / "cases" / config / "state_dict.json").read_text())
-    state = module.reference_state_dict(shapes, CONFIGS[config].num_classes + 1)
-    path = folder / f"stand-in-{config}.pth"
-    torch.save({name: torch.from_numpy(array) for name, array in state.items()}, path)
-    return path
+    """A file in the release's format with the weights of the parity case of `config`."""
+    return own_case(config).save_state_dict(folder / f"stand-in-{config}.pth")
 
 
 def tiny_config() -> YolactConfig:

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
-from support.shared_data import shared_path
 
 from yolact import build_yolact
 from yolact.config import CONFIGS
@@ -75,8 +74,8 @@ def test_imagenet_weights_of_a_deformable_backbone_leave_its_offsets():
     assert model.backbone.layers[1][0].conv2.offset_mask.weight.eq(0).all()
 
 
-def test_the_mobilenet_file_loads():
-    state = torch.load(shared_path("weights/mobilenet_v2_features.pth"), weights_only=True)
+def test_torchvisions_mobilenet_loads():
+    state = torchvision.models.mobilenet_v2().features.state_dict()
     model = build_yolact("yolact_mobilenetv2")
     load_backbone_weights(model, state)
     own = model.backbone.features.state_dict()

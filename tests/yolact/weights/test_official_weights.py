@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 
 import pytest
 import torch
-from support.golden_cases import CASES, GOLDEN
+from support.parity_cases import CASES
 
 from yolact import build_yolact, load_weights
 from yolact.config import CONFIGS
@@ -61,14 +60,10 @@ def official_state(config):
     return state
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_releases_tables_of_names_and_shapes_fit_their_configs(case):
-    if not GOLDEN.exists():
-        pytest.skip("the parity cases are not beside the checkout")
-    shapes = json.loads((GOLDEN / "cases" / case / "state_dict.json").read_text())
-    config = json.loads((GOLDEN / "cases" / case / "expected.json").read_text())["config"]
-    state = convert_official({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
-    own = meta_model(config).state_dict()
+    state = convert_official({name: torch.empty(shape, device="meta") for name, shape in case.shapes.items()})
+    own = meta_model(case.expected["config"]).state_dict()
     assert {name: tensor.shape for name, tensor in state.items()} == {name: t.shape for name, t in own.items()}
 
 
