@@ -3,6 +3,7 @@
 from jobs.lake.expand import expand_inputs, folders_of
 from jobs.lake.fetch import Fetched, fetch_rows
 from jobs.lake.index import index_source
+from jobs.lake.passed_over import PassedOver
 from jobs.lake.source import (
     IMAGE_EXTENSIONS,
     INDEX,
@@ -12,6 +13,7 @@ from jobs.lake.source import (
     Source,
     image_rows,
     kind_of,
+    object_id,
 )
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "STATUSES",
     "Fetched",
     "ParquetColumns",
+    "PassedOver",
     "Problem",
     "Source",
     "expand_inputs",
@@ -28,4 +31,5 @@ __all__ = [
     "image_rows",
     "index_source",
     "kind_of",
+    "object_id",
 ]

@@ -7,17 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jobs.lake.parquet_rows import fetch_parquet
-from jobs.lake.source import ParquetColumns, Problem
-from jobs.storage import (
-    ObjectChangedError,
-    ObjectMissingError,
-    Retry,
-    StorageError,
-    TransientStorageError,
-    read_bytes,
-    read_range,
-    split_uri,
-)
+from jobs.lake.refusal import read_unless_refused
+from jobs.lake.source import IN_PARQUET, ParquetColumns, Problem, as_problem
+from jobs.storage import Retry, StorageError, is_local, read_bytes, read_range
 
 #: a gap of this many bytes between neighbouring members costs less than another request
 _GAP_BYTES = 1 << 20
@@ -35,20 +27,23 @@ def fetch_rows(
     max_bytes: int,
     columns: ParquetColumns | None = None,
     retry: Retry | None = None,
+    others: Sequence[str] = (),
 ) -> list[Fetched]:
     """The encoded bytes of index rows, in their order, or what is wrong with them.
 
     Neighbouring members of a tar come with one request, objects side by side, Parquet rows by row group. Images of more
     than `max_bytes` are not asked for. A row whose offset and length are None is a whole object. What had to be tried
     again stands in `retry.counts` afterwards. Raises TransientStorageError when the retries are spent: what fails for
-    a while never becomes a problem.
+    a while never becomes a problem. An object that is refused for good (HTTP 403) becomes one where another object of
+    its store can be read; `others` are URIs that may be asked for that, besides those of `rows`.
     """
     retry, columns = retry or Retry(), columns or ParquetColumns()
     fetched: list[Fetched | None] = [_known_problem(row, max_bytes) for row in rows]
     groups = list(_groups(rows, [number for number, known in enumerate(fetched) if known is None]))
+    beside = [*dict.fromkeys(row["uri"] for row in rows), *others]
 
     def answer(group: Sequence[int]) -> list[Fetched]:
-        return _read([rows[number] for number in group], columns, retry)
+        return _read([rows[number] for number in group], columns, retry, beside)
 
     for group, answers in zip(groups, _side_by_side(answer, groups, rows), strict=True):
         for number, data in zip(group, answers, strict=True):
@@ -75,7 +70,7 @@ def _is_whole(row: Row) -> bool:
 
 
 def _is_parquet(row: Row) -> bool:
-    return row["length"] == -1
+    return bool(row["length"] == IN_PARQUET)
 
 
 def _groups(rows: Sequence[Row], wanted: Sequence[int]) -> Iterator[list[int]]:
@@ -111,7 +106,7 @@ def _stretches(rows: Sequence[Row], numbers: Sequence[int]) -> Iterator[list[int
 
 def _side_by_side(answer: Any, groups: Sequence[list[int]], rows: Sequence[Row]) -> Iterator[list[Fetched]]:
     """Remote requests wait for the network, so several are under way; the local disk is read in order."""
-    if len(groups) < 2 or split_uri(rows[groups[0][0]]["uri"])[0] == "file":
+    if len(groups) < 2 or is_local(rows[groups[0][0]]["uri"]):
         yield from map(answer, groups)
         return
     with ThreadPoolExecutor(min(_THREADS, len(groups))) as pool:
@@ -121,21 +116,21 @@ def _side_by_side(answer: Any, groups: Sequence[list[int]], rows: Sequence[Row])
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(rows: Sequence[Row], columns: ParquetColumns, retry: Retry) -> list[Fetched]:
+def _read(rows: Sequence[Row], columns: ParquetColumns, retry: Retry, others: Sequence[str]) -> list[Fetched]:
     """One group; a permanent failure of its object is the problem of all its images."""
     try:
-        if _is_whole(rows[0]):
-            return [read_bytes(rows[0]["uri"], etag=rows[0]["etag"] or None, size=rows[0]["size"], retry=retry)]
-        return _read_parquet(rows, columns, retry) if _is_parquet(rows[0]) else _read_members(rows, retry)
-    except TransientStorageError:
-        raise
-    except ObjectMissingError as error:
-        problem = Problem("missing", f"it was listed, and is not there any more ({error})")
-    except ObjectChangedError:
-        problem = Problem("changed", "the object was replaced since it was indexed; have it labelled again")
+        return read_unless_refused(
+            lambda retry: _read_group(rows, columns, retry), rows[0]["uri"], others=others, retry=retry
+        )
     except StorageError as error:
-        problem = Problem("unreadable", str(error))
-    return [problem] * len(rows)
+        return [as_problem(error)] * len(rows)
+
+
+def _read_group(rows: Sequence[Row], columns: ParquetColumns, retry: Retry) -> list[Fetched]:
+    first = rows[0]
+    if _is_whole(first):
+        return [read_bytes(first["uri"], etag=first["etag"] or None, size=first["size"], retry=retry)]
+    return _read_parquet(rows, columns, retry) if _is_parquet(first) else _read_members(rows, retry)
 
 
 def _read_members(rows: Sequence[Row], retry: Retry) -> list[Fetched]:

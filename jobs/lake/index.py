@@ -5,9 +5,10 @@ from __future__ import annotations
 import pyarrow as pa
 
 from jobs.lake.parquet_rows import index_parquet
-from jobs.lake.source import IndexRows, ParquetColumns, Problem, Source, image_rows, is_hidden, kind_of
+from jobs.lake.refusal import read_unless_refused
+from jobs.lake.source import IndexRows, ParquetColumns, Source, as_problem, image_rows, is_hidden, kind_of
 from jobs.lake.tar_index import read_members
-from jobs.storage import ObjectChangedError, ObjectMissingError, Retry, StorageError, TransientStorageError
+from jobs.storage import Retry, StorageError
 
 
 def index_source(source: Source, columns: ParquetColumns | None = None, *, retry: Retry | None = None) -> pa.Table:
@@ -19,24 +20,20 @@ def index_source(source: Source, columns: ParquetColumns | None = None, *, retry
     """
     retry = retry or Retry()
     try:
-        if source.kind == "image":
-            return image_rows([source])
-        return (
-            index_parquet(source, columns or ParquetColumns(), retry)
-            if source.kind == "parquet"
-            else _index_tar(source, retry)
+        return read_unless_refused(
+            lambda retry: _index(source, columns or ParquetColumns(), retry), source.uri, retry=retry
         )
-    except TransientStorageError:
-        raise
-    except ObjectMissingError as error:
-        problem = Problem("missing", f"it was listed, and is not there any more ({error})")
-    except ObjectChangedError:
-        problem = Problem("changed", "the object was replaced while it was being indexed")
     except StorageError as error:
-        problem = Problem("unreadable", str(error))
+        problem = as_problem(error)
     rows = IndexRows(source)
     rows.add(None, 0, 0, problem)
     return rows.table()
+
+
+def _index(source: Source, columns: ParquetColumns, retry: Retry) -> pa.Table:
+    if source.kind == "image":
+        return image_rows([source])
+    return index_parquet(source, columns, retry) if source.kind == "parquet" else _index_tar(source, retry)
 
 
 def _index_tar(source: Source, retry: Retry) -> pa.Table:

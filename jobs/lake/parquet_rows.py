@@ -1,103 +1,184 @@
-"""Images in Parquet files: which columns hold them, the index of a file, and the bytes of some of its rows."""
+"""Images in Parquet files: the index of a file, and the bytes of some of its values."""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.lake.source import IndexRows, ParquetColumns, Problem, Source
-from jobs.runtime.errors import UsageError
+from jobs.lake.parquet_columns import Leaf, UnusableFileError, find_columns, leaves, listing, values_of
+from jobs.lake.source import IN_PARQUET, IndexRows, ParquetColumns, Problem, Source
 from jobs.storage import RangeFile, Retry, one_line
 
-#: names that say what they hold, best first; where only one column has bytes its name does not matter
-_IMAGE_NAMES = ("image", "bytes", "image_bytes", "img", "jpg", "jpeg", "png", "webp", "picture", "content", "data")
-_ID_NAMES = ("image_id", "id", "__key__", "key", "path", "file_name", "filename", "name", "uri", "url")
 #: what Arrow raises for a file it cannot make sense of; storage errors pass through it unchanged
 _CORRUPT = (pa.ArrowException, OSError)
 _READ_BYTES = 4 << 20
 _ROWS_AT_ONCE = 16
-#: a row group of at most so many bytes is kept for the next unit, which often wants other rows of it
+#: so many bytes of row groups are kept for the next unit, which often wants other rows of them
 _KEPT_BYTES = 128 << 20
-_kept: dict[tuple[object, ...], pa.ChunkedArray] = {}
+
+
+class _KeptColumns:
+    """The columns of bytes of the row groups that were read last, of at most `_KEPT_BYTES` together.
+
+    Safe to use from several threads. Two threads that want the same row group at the same time may both read it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._columns: OrderedDict[tuple[object, ...], tuple[int, pa.ChunkedArray]] = OrderedDict()
+
+    def get(self, key: tuple[object, ...]) -> pa.ChunkedArray | None:
+        with self._lock:
+            if key not in self._columns:
+                return None
+            self._columns.move_to_end(key)
+            return self._columns[key][1]
+
+    def make_room(self, size: int) -> None:
+        """Drop the columns that were used longest ago until `size` more bytes may be kept."""
+        with self._lock:
+            while self._columns and sum(kept for kept, _ in self._columns.values()) + size > _KEPT_BYTES:
+                self._columns.popitem(last=False)
+
+    def put(self, key: tuple[object, ...], size: int, column: pa.ChunkedArray) -> None:
+        self.make_room(size)
+        with self._lock:
+            self._columns[key] = (size, column)
+
+
+_kept = _KeptColumns()
 
 
 def index_parquet(source: Source, columns: ParquetColumns, retry: Retry) -> pa.Table:
-    """One index row per row of the file. Rows without an id, and files without such a column, count from 0.
+    """One index row per row of the file, or per value where the images stand in lists (then with [0], [1] … in its id).
 
-    Raises UsageError where the columns cannot be told, and what `jobs.storage` raises.
+    Rows without an id, and files without such a column, count from 0. A file without a column of image bytes gives no
+    row, and `passed_over` of the table says so. Raises UsageError where options must say which columns are meant, and
+    what `jobs.storage` raises.
     """
     rows = IndexRows(source)
     try:
         file = _open(source.uri, source.size, source.etag, retry)
         found = find_columns(file.schema_arrow, columns, source.uri)
-        for number, value in enumerate(_ids(file, found.id)):
-            rows.add(str(number) if value is None else value, number, -1)
+        if found.image is None:
+            rows.pass_over("Parquet without image bytes", listing(leaves(file.schema_arrow)))
+        else:
+            _index_rows(file, found.image, found.id, rows)
+    except UnusableFileError as error:
+        rows.add(None, 0, 0, error.problem)
     except _CORRUPT as error:
         rows = IndexRows(source)
-        rows.add(None, 0, 0, Problem("undecodable", f"no readable Parquet file: {one_line(str(error), 160)}"))
+        rows.add(None, 0, 0, _corrupt(error, "no readable Parquet file"))
     return rows.table()
+
+
+def _is_encrypted(error: Exception) -> bool:
+    return "decrypt" in str(error).lower()
+
+
+def _corrupt(error: Exception, otherwise: str) -> Problem:
+    text = one_line(str(error), 160)
+    if _is_encrypted(error):
+        return Problem("unsupported", f"the Parquet file, or its column of images, is encrypted ({text})")
+    return Problem("undecodable", f"{otherwise}: {text}")
+
+
+def _index_rows(file: pq.ParquetFile, image: Leaf, id: Leaf | None, rows: IndexRows) -> None:
+    if image.in_list:
+        _index_lists(file, image, id, rows)
+        return
+    _check_key(file, image)
+    for number, name in enumerate(_ids(file, id)):
+        rows.add(str(number) if name is None else name, number, IN_PARQUET)
+
+
+def _check_key(file: pq.ParquetFile, image: Leaf) -> None:
+    """Raises Arrow's error for a column that is encrypted: its first value shows it, before anything is labelled."""
+    try:
+        next(file.iter_batches(batch_size=1, row_groups=[0][: file.num_row_groups], columns=[_path(file, image)]), None)
+    except _CORRUPT as error:
+        if _is_encrypted(error):
+            raise
+
+
+def _index_lists(file: pq.ParquetFile, image: Leaf, id: Leaf | None, rows: IndexRows) -> None:
+    """How many images a row has stands beside their bytes, so that the whole column is read."""
+    ids = _ids(file, id)
+    number = 0
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[_path(file, image)]):
+        for row in range(batch.num_rows):
+            name = next(ids)
+            for place, value in enumerate(values_of(batch.column(image.top).slice(row, 1), image)):
+                if value.is_valid:
+                    rows.add(f"{rows.count if name is None else name}[{place}]", number, IN_PARQUET)
+                number += 1
 
 
 def fetch_parquet(
     uri: str, size: int, etag: str, numbers: Sequence[int], columns: ParquetColumns, retry: Retry
 ) -> dict[int, bytes | Problem]:
-    """The image bytes of some rows of a file, by row number.
+    """The image bytes of some values of a file's column of images, by their number in it.
 
-    Reads only the column of bytes, from the row groups that hold such rows. The last row group is kept in memory for
-    the next call if it is not too large; a larger one is read again, up to the last row that is wanted.
+    Outside of lists that is the row number; in lists, a null or empty one counts as one value. Reads only the column of
+    bytes, from the row groups that hold such values. Row groups that are not too large are kept in memory for the next
+    call; larger ones are read again, up to the last value that is wanted.
     """
     found: dict[int, bytes | Problem] = dict.fromkeys(numbers, Problem("undecodable", "the row holds no image bytes"))
     try:
         file = _open(uri, size, etag, retry)
         image = find_columns(file.schema_arrow, columns, uri).image
-        assert image is not None
-        for group, first, wanted in _row_groups(file.metadata, sorted(found)):
-            column = _kept_column(file, group, image, (uri, size, etag, group, image))
+        if image is None:
+            return dict.fromkeys(numbers, Problem("unsupported", "the file has no column of image bytes"))
+        for group, first, wanted in _row_groups(file.metadata, image, sorted(found)):
+            column = _kept_column(file, group, image, (uri, size, etag, group, image.number))
             if column is not None:
                 found |= {n: data for n in wanted if (data := column[n - first].as_py()) is not None}
             else:
                 found |= _read_rows(file, group, image, first, wanted)
+    except UnusableFileError as error:
+        return dict.fromkeys(numbers, error.problem)
     except _CORRUPT as error:
-        problem = Problem("undecodable", f"corrupt Parquet data: {one_line(str(error), 160)}")
+        problem = _corrupt(error, "corrupt Parquet data")
         return {number: data if isinstance(data, bytes) else problem for number, data in found.items()}
     return found
 
 
-def _row_groups(metadata: pq.FileMetaData, wanted: list[int]) -> Iterator[tuple[int, int, list[int]]]:
-    """(row group, number of its first row, wanted rows in it) for the row groups that hold any."""
+def _row_groups(metadata: pq.FileMetaData, image: Leaf, wanted: list[int]) -> Iterator[tuple[int, int, list[int]]]:
+    """(row group, number of its first value, wanted values in it) for the row groups that hold any."""
     first = 0
-    for group in range(metadata.num_row_groups):
-        after = first + metadata.row_group(group).num_rows
-        if here := [number for number in wanted if first <= number < after]:
-            yield group, first, here
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        # pyarrow ends the process where a column's own metadata is encrypted: it is asked for lists alone, and those
+        # were read when they were indexed
+        after = first + (group.column(image.number).num_values if image.in_list else group.num_rows)
+        if here := [value for value in wanted if first <= value < after]:
+            yield number, first, here
         first = after
 
 
-def _kept_column(file: pq.ParquetFile, group: int, image: str, key: tuple[object, ...]) -> pa.ChunkedArray | None:
-    """The column of bytes of one row group, read or kept from the last call; None if it is too large to keep."""
-    if key in _kept:
-        return _kept[key]
-    _kept.clear()
-    chunk = next(c for c in _column_chunks(file.metadata.row_group(group)) if c.path_in_schema == image)
-    if chunk.total_uncompressed_size > _KEPT_BYTES:
+def _kept_column(file: pq.ParquetFile, group: int, image: Leaf, key: tuple[object, ...]) -> pa.ChunkedArray | None:
+    """The values of one row group, read or kept from an earlier call; None if they are too large to keep."""
+    if (column := _kept.get(key)) is not None:
+        return column
+    size = file.metadata.row_group(group).total_byte_size
+    if size > _KEPT_BYTES:
         return None
-    batches = file.read_row_group(group, columns=[image]).to_batches()
-    column = pa.chunked_array([_leaf(batch, image) for batch in batches] or [pa.array([], pa.binary())])
-    _kept[key] = column
+    _kept.make_room(size)
+    batches = file.read_row_group(group, columns=[_path(file, image)]).to_batches()
+    column = pa.chunked_array([values_of(batch.column(image.top), image) for batch in batches], image.kind)
+    _kept.put(key, size, column)
     return column
 
 
-def _column_chunks(group: pq.RowGroupMetaData) -> Iterator[pq.ColumnChunkMetaData]:
-    return (group.column(number) for number in range(group.num_columns))
-
-
-def _read_rows(file: pq.ParquetFile, group: int, image: str, first: int, wanted: list[int]) -> dict[int, bytes]:
+def _read_rows(file: pq.ParquetFile, group: int, image: Leaf, first: int, wanted: list[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=[group], columns=[image]):
-        values = _leaf(batch, image)
+    for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=[group], columns=[_path(file, image)]):
+        values = values_of(batch.column(image.top), image)
         for number in wanted:
             if first <= number < first + len(values) and (data := values[number - first].as_py()) is not None:
                 found[number] = data
@@ -107,75 +188,30 @@ def _read_rows(file: pq.ParquetFile, group: int, image: str, first: int, wanted:
     return found
 
 
-def find_columns(schema: pa.Schema, columns: ParquetColumns, uri: str) -> ParquetColumns:
-    """The columns to use, `columns.id` None where there is none; raises UsageError where it cannot be told."""
-    leaves = dict(_leaves(schema))
-    image = _image_column(leaves, columns.image, uri)
-    if columns.id is not None and not _is_id(leaves.get(columns.id)):
-        raise UsageError(f"{uri}: --id-column {columns.id} is no column of strings or integers; {_listing(leaves)}")
-    beside = f"{image.rpartition('.')[0]}.path"
-    names = [columns.id] if columns.id is not None else [*_ID_NAMES, beside]
-    return ParquetColumns(image, next((name for name in names if _is_id(leaves.get(name))), None))
+def _path(file: pq.ParquetFile, leaf: Leaf) -> str:
+    """The column's name in the file itself, which names the lists on the way too."""
+    return str(file.schema.column(leaf.number).path)
 
 
-def _image_column(leaves: dict[str, pa.DataType], chosen: str | None, uri: str) -> str:
-    with_bytes = [name for name, kind in leaves.items() if _is_bytes(kind)]
-    if chosen is not None:
-        for name in (chosen, f"{chosen}.bytes"):
-            if name in with_bytes:
-                return name
-        raise UsageError(f"{uri}: --image-column {chosen} is no column of bytes; {_listing(leaves)}")
-    if len(with_bytes) == 1:
-        return with_bytes[0]
-    for name in _IMAGE_NAMES:
-        for candidate in (name, f"{name}.bytes"):
-            if candidate in with_bytes:
-                return candidate
-    what = "which column holds the images is not clear" if with_bytes else "there is no column of image bytes"
-    raise UsageError(f"{uri}: {what}; {_listing(leaves)}; name it with --image-column")
-
-
-def _leaves(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:
-    """Columns, and the fields of columns that are structs (Hugging Face's {bytes, path})."""
-    for field in schema:
-        if pa.types.is_struct(field.type):
-            yield from ((f"{field.name}.{inner.name}", inner.type) for inner in field.type)
-        else:
-            yield field.name, field.type
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _is_id(kind: pa.DataType | None) -> bool:
-    if kind is None:
-        return False
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return bool(is_text or pa.types.is_integer(kind))
-
-
-def _listing(leaves: dict[str, pa.DataType]) -> str:
-    return "it has " + ", ".join(f"{name} ({kind})" for name, kind in leaves.items())
-
-
-def _ids(file: pq.ParquetFile, column: str | None) -> Iterator[str | None]:
+def _ids(file: pq.ParquetFile, column: Leaf | None) -> Iterator[str | None]:
+    """The id of each row; None where it has none."""
     if column is None:
         yield from [None] * file.metadata.num_rows
         return
-    for batch in file.iter_batches(columns=[column]):
-        for value in _leaf(batch, column):
+    for batch in file.iter_batches(columns=[_path(file, column)]):
+        for value in values_of(batch.column(column.top), column):
             id = value.as_py()
             yield None if id is None else str(id)
 
 
-def _leaf(batch: pa.RecordBatch, column: str) -> pa.Array:
-    if column in batch.schema.names:
-        return batch.column(column)
-    outer, _, inner = column.partition(".")
-    return batch.column(outer).field(inner)
+def read_column(uri: str, size: int, etag: str, column: Leaf, retry: Retry) -> Iterator[str | None]:
+    """The values of a column of strings, row by row. Raises what Arrow and `jobs.storage` raise."""
+    return _ids(_open(uri, size, etag, retry), column)
+
+
+def schema_of(uri: str, size: int, etag: str, retry: Retry) -> pa.Schema:
+    """The schema of a file, from its footer. Raises what Arrow and `jobs.storage` raise."""
+    return _open(uri, size, etag, retry).schema_arrow
 
 
 def _open(uri: str, size: int, etag: str, retry: Retry) -> pq.ParquetFile:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
+from jobs.lake.passed_over import PassedOver
+from jobs.storage import ObjectChangedError, ObjectMissingError, StorageError, TransientStorageError
 from yolact.images.decode import IMAGE_STATUSES
 
 Kind = Literal["image", "tar", "parquet"]
@@ -24,8 +27,12 @@ STATUSES = IMAGE_STATUSES | {
     "unreadable": "the store refuses the object for good",
 }
 
-#: one row per image. A plain image has offset 0 and length = size; a tar member has its bytes' place in the shard; a
-#: Parquet row has its row number as offset and length -1. `problem` is "status: reason" for what cannot be fetched.
+#: lengths in the index that are no number of bytes: a value of a Parquet file's column of images, whose number is the
+#: row's offset; a whole object of unknown size; a sparse member of a tar, whose first header is at the row's offset
+IN_PARQUET, UNKNOWN_LENGTH, SPARSE_MEMBER = -1, -2, -3
+
+#: one row per image. A plain image has offset 0 and length = size, or length UNKNOWN_LENGTH and size -1; a tar member
+#: has its bytes' place in the shard. `problem` is "status: reason" for what cannot be fetched.
 INDEX = pa.schema(
     [
         ("image_id", pa.string()),
@@ -40,7 +47,10 @@ INDEX = pa.schema(
 
 
 class Source(NamedTuple):
-    """One object of the lake; `size` in bytes, `etag` changes when its content does."""
+    """One object of the lake; `size` in bytes, `etag` changes when its content does.
+
+    Images that a list names are not looked at before they are fetched: their size is -1, their etag "".
+    """
 
     uri: str
     size: int
@@ -63,6 +73,17 @@ class Problem(NamedTuple):
         return cls(status, reason)
 
 
+def as_problem(error: StorageError) -> Problem:
+    """What a storage error means for the images of its object. Raises `error` again if it is transient."""
+    if isinstance(error, TransientStorageError):
+        raise error
+    if isinstance(error, ObjectMissingError):
+        return Problem("missing", f"the object was listed and is not there any more ({error})")
+    if isinstance(error, ObjectChangedError):
+        return Problem("changed", "the object was replaced since it was listed; have it labelled again")
+    return Problem("unreadable", str(error))
+
+
 @dataclass(frozen=True)
 class ParquetColumns:
     """Which columns hold image bytes and ids; None finds them by name and type. "a.b" is field b of struct a."""
@@ -81,10 +102,22 @@ class IndexRows:
         self._offsets: list[int] = []
         self._lengths: list[int] = []
         self._problems: list[str | None] = []
+        self._passed_over: Counter[str] = Counter()
+        self._reason: str | None = None
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self._ids)
+
+    def pass_over(self, what: str, reason: str | None = None) -> None:
+        """Count something in the source that gives no row; `reason` is one line for a lake that holds nothing else."""
+        self._passed_over[what] += 1
+        self._reason = reason and f"{self._source.uri}: {reason}"
 
     def add(self, name: str | None, offset: int, length: int, problem: Problem | None = None) -> None:
         """`name` within the source, None for the source as a whole; a name that comes again gets #2, #3 … behind it."""
-        stem = self._source.uri if name is None else f"{self._source.uri}#{printable_name(name)}"
+        stem = object_id(self._source.uri) if name is None else f"{object_id(self._source.uri)}#{printable_name(name)}"
         image_id, copy = stem, 1
         while image_id in self._seen:
             copy += 1
@@ -107,18 +140,34 @@ class IndexRows:
                 pa.array([self._source.etag] * same, pa.string()),
                 pa.array(self._problems, pa.string()),
             ],
-            schema=INDEX,
+            schema=INDEX.with_metadata(PassedOver(self._passed_over, self._reason).to_metadata()),
         )
+
+
+def object_id(uri: str) -> str:
+    """The `image_id` of an object, and the start of the ids of what is in it: its URI.
+
+    "object:" stands before it where the URI itself reads like an image inside of a shard ("lake/x.tar#a.png"): no two
+    images share an id, whatever else the lake holds or will hold.
+    """
+    start = uri
+    while "#" in start:
+        start = start.rpartition("#")[0]
+        if kind_of(start) in ("tar", "parquet"):
+            return f"object:{uri}"
+    return uri
 
 
 def image_rows(sources: Sequence[Source]) -> pa.Table:
     """Index rows of plain images, one each, in their order."""
+    ids = pa.array([object_id(source.uri) for source in sources], pa.string())
     uris = pa.array([source.uri for source in sources], pa.string())
     sizes = pa.array([source.size for source in sources], pa.int64())
+    lengths = pa.array([source.size if source.size >= 0 else UNKNOWN_LENGTH for source in sources], pa.int64())
     etags = pa.array([source.etag for source in sources], pa.string())
     zeros = pa.array([0] * len(sources), pa.int64())
     nulls = pa.nulls(len(sources), pa.string())
-    return pa.table([uris, uris, zeros, sizes, sizes, etags, nulls], schema=INDEX)
+    return pa.table([ids, uris, zeros, lengths, sizes, etags, nulls], schema=INDEX)
 
 
 def kind_of(uri: str) -> Kind | None:

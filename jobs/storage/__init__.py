@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from jobs.storage.errors import ObjectChangedError, ObjectMissingError, StorageError, TransientStorageError, classify
-from jobs.storage.filesystems import open_filesystem, split_uri
+from jobs.storage.filesystems import is_local, open_filesystem, split_uri, store_of
 from jobs.storage.operations import (
     check_reachable,
-    check_writable,
     delete_objects,
     exists,
     iter_objects,
@@ -34,11 +33,11 @@ __all__ = [
     "StorageError",
     "TransientStorageError",
     "check_reachable",
-    "check_writable",
     "classify",
     "delete_objects",
     "exists",
     "holds_credentials",
+    "is_local",
     "iter_objects",
     "list_objects",
     "object_info",
@@ -52,6 +51,7 @@ __all__ = [
     "read_versioned",
     "replace_if_unchanged",
     "split_uri",
+    "store_of",
     "upload_file",
     "without_credentials",
 ]

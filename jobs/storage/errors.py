@@ -58,7 +58,7 @@ class Failure:
     detail: str
 
 
-#: S3 error codes that decide on their own, whatever the HTTP status
+#: error codes of S3 and Azure that decide on their own, whatever the HTTP status
 _CODES: dict[str, tuple[Kind, str]] = {
     "SlowDown": ("transient", "throttled"),
     "Throttling": ("transient", "throttled"),
@@ -76,6 +76,10 @@ _CODES: dict[str, tuple[Kind, str]] = {
     "BadDigest": ("transient", "corrupt body"),
     "XAmzContentSHA256Mismatch": ("transient", "corrupt body"),
     "NoSuchUpload": ("transient", "upload lost"),
+    # an archived object (Glacier, Azure's archive tier): an answer about this object, which no waiting changes
+    "InvalidObjectState": ("permanent", "archived"),
+    "BlobArchived": ("permanent", "archived"),
+    "BlobBeingRehydrated": ("permanent", "archived"),
     "PreconditionFailed": ("precondition", "precondition"),
     "InvalidRange": ("range", "range"),
 }
@@ -135,7 +139,7 @@ def classify(error: BaseException) -> Failure:
             kind, reason = _by_response(response)
             return Failure(kind, reason, _response_line(response))
     for link in _causes(error):
-        known = _by_status(_http_status(link)) or _by_class(link) or _by_errno(link)
+        known = _by_code(link) or _by_status(_http_status(link)) or _by_class(link) or _by_errno(link)
         if known is not None:
             return Failure(*known, detail=_error_line(link))
     return Failure("permanent", "storage error", _error_line(error))
@@ -174,6 +178,12 @@ def _http_status(error: BaseException) -> object:
         if isinstance(status, int):
             return status
     return None
+
+
+def _by_code(error: BaseException) -> tuple[Kind, str] | None:
+    """By the code that Azure's client hangs on its errors, an enumeration or a string."""
+    code = getattr(error, "error_code", None)
+    return _CODES.get(str(getattr(code, "value", code)))
 
 
 def _by_class(error: BaseException) -> tuple[Kind, str] | None:

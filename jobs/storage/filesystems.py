@@ -40,6 +40,17 @@ def split_uri(uri: str) -> tuple[str, str]:
     return ("s3" if scheme in _S3 else scheme), path
 
 
+def is_local(uri: str) -> bool:
+    """Whether `uri` names a file or folder of this machine's disks: a plain path, or one behind file://."""
+    return split_uri(uri)[0] == "file"
+
+
+def store_of(uri: str) -> tuple[str, str]:
+    """(scheme, bucket or host) of an address: what answers or refuses as one. Local paths have ("file", "")."""
+    scheme, path = split_uri(uri)
+    return scheme, "" if scheme == "file" else path.partition("/")[0]
+
+
 def open_filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec filesystem for `uri`, and the path in it; one client per process, shared by its threads.
 

@@ -7,13 +7,12 @@ ObjectMissingError, ObjectChangedError, and StorageError for everything that try
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from jobs.runtime.errors import JobError, UsageError
-from jobs.storage.errors import Failure, ObjectMissingError, RetryableError, StorageError, TransientStorageError
+from jobs.storage.errors import Failure, ObjectMissingError, RetryableError, TransientStorageError
 from jobs.storage.filesystems import open_filesystem, renew_filesystem, split_uri
 from jobs.storage.fsspec_store import FsspecStore
 from jobs.storage.local import LocalStore
@@ -149,19 +148,6 @@ def check_reachable(uri: str) -> None:
         raise UsageError(str(error)) from None
     except TransientStorageError as error:
         raise JobError(f"the store does not answer: {error}") from None
-
-
-def check_writable(folder: str) -> None:
-    """Returns if an object can be written under `folder` and deleted again; raises as `check_reachable` does."""
-    retry = _short_retry()
-    probe = f"{folder.rstrip('/')}/.probe-{uuid.uuid4().hex}"
-    try:
-        put_atomic(probe, b"", retry=retry)
-        delete_objects([probe], retry=retry)
-    except ObjectMissingError as error:
-        raise UsageError(str(error)) from None
-    except StorageError as error:
-        raise JobError(f"cannot write to {folder}: {error}") from None
 
 
 def _short_retry() -> Retry:

@@ -35,6 +35,8 @@ class Retry:
     """
 
     attempts: int = 10
+    #: attempts where the store refuses (HTTP 401 or 403), at most `attempts`; None is as many as those
+    refused_attempts: int | None = None
     #: no new attempt starts later than this after the operation's first one
     total_seconds: float = 120.0
     #: one attempt is cut off after this long even where bytes still trickle
@@ -73,7 +75,7 @@ class Retry:
                     raise _final(failure, what) from None
                 delay = self._delay(attempt)
                 elapsed = time.monotonic() - started
-                if attempt == self.attempts or elapsed + delay > self.total_seconds:
+                if attempt >= self._most_attempts(failure) or elapsed + delay > self.total_seconds:
                     message = f"cannot {what}: {failure.detail} (gave up after {attempt} attempts in {elapsed:.0f} s)"
                     raise TransientStorageError(message, failure.reason) from None
             self._reasons.append(failure.reason)
@@ -81,6 +83,11 @@ class Retry:
                 on_retry(failure)
             self.sleep(delay)
         raise ValueError(f"attempts must be at least 1, not {self.attempts}")
+
+    def _most_attempts(self, failure: Failure) -> int:
+        if failure.reason == "forbidden" and self.refused_attempts is not None:
+            return min(self.attempts, self.refused_attempts)
+        return self.attempts
 
     def _delay(self, attempt: int) -> float:
         ceiling = min(self.max_delay, self.first_delay * 2 ** (attempt - 1))

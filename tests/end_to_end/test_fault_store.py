@@ -146,6 +146,28 @@ def test_an_object_that_was_listed_and_is_gone_is_a_row(stage, fault_report):
     fault_report.record("store", GONE, outcome=outcome, code=code, retries=stage.retries(output))
 
 
+@pytest.mark.parametrize(("kind", "words"), [("forbidden", "403 AccessDenied"), ("archived", "403 InvalidObjectState")])
+def test_one_object_that_is_refused_for_good_is_a_row(stage, kind, words):
+    output = stage.s3.prefix("out")
+    stage.proxy.fail(kind, times=None, method="GET", path="picture-0005")
+    assert run(stage.config(output)) == EXIT_TOO_MANY_BAD_IMAGES
+    rows = stage.read(output)
+    (refused,) = [row for row in rows if row["status"] != "ok"]
+    assert refused["image_id"].endswith("picture-0005.jpg")
+    assert refused["status"] == "unreadable"
+    assert words in refused["error"]
+    assert [r for r in rows if r is not refused] == [r for r in stage.rows if r["image_id"] != refused["image_id"]]
+
+
+def test_a_lake_that_is_refused_as_a_whole_is_left_for_the_next_run(stage):
+    output = stage.s3.prefix("out")
+    stage.proxy.fail("forbidden", times=None, method="GET", path="picture-")
+    assert run(stage.config(output)) == EXIT_RUN_AGAIN
+    stage.proxy.clear()
+    assert run(stage.config(output)) == EXIT_OK
+    assert stage.read(output) == stage.rows
+
+
 def test_what_outlasts_the_retries_is_left_for_the_next_run(stage, fault_report, capsys):
     output = stage.s3.prefix("out")
     stage.proxy.fail("slow_down", times=None, method="GET", path="picture-0005")

@@ -16,7 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import unquote
 
-#: slow_down 503, server_error 500, forbidden 403, expired 400 ExpiredToken, missing 404: answered by the proxy itself.
+#: slow_down 503, server_error 500, forbidden 403, archived 403 InvalidObjectState, expired 400 ExpiredToken, missing
+#: 404: answered by the proxy itself.
 #: reset: the connection breaks within the body (or instead of an answer without one). short_body: it is closed in good
 #: order before the promised length. short_length: fewer bytes than asked for, with a length that agrees. stall: silence
 #: for `seconds` before the answer. stall_body: silence within the body. lost_answer: the server does as asked, and the
@@ -25,6 +26,7 @@ Kind = Literal[
     "slow_down",
     "server_error",
     "forbidden",
+    "archived",
     "expired",
     "missing",
     "reset",
@@ -38,6 +40,7 @@ _ANSWERS = {
     "slow_down": (503, "SlowDown", "Please reduce your request rate."),
     "server_error": (500, "InternalError", "We encountered an internal error. Please try again."),
     "forbidden": (403, "AccessDenied", "Access Denied"),
+    "archived": (403, "InvalidObjectState", "The operation is not valid for the object's storage class"),
     "expired": (400, "ExpiredToken", "The provided token has expired."),
     "missing": (404, "NoSuchKey", "The specified key does not exist."),
 }

@@ -7,6 +7,7 @@ off goes on where it was. The generation's object, written last, makes it final.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -21,6 +22,8 @@ from jobs.lake import Source
 from jobs.runtime.errors import UsageError
 from jobs.table import parquet as tables
 from jobs.table.output import Output
+
+log = logging.getLogger(__name__)
 
 _IN_FLIGHT = 32
 _IMAGES_AT_ONCE = 65_536
@@ -46,7 +49,8 @@ def add_generation(
 ) -> Generation:
     """Index `new` and append it to the manifest. Raises `storage.TransientStorageError` and `UsageError`."""
     first_part = manifest.next_part_number(generations)
-    groups = list_groups(output, new, columns)
+    passed_over: list[lake.PassedOver] = []
+    groups = list_groups(output, new, columns, passed_over)
     if limit is not None:
         groups = _first_rows(groups, limit)
     if sizes.images_per_unit is None:
@@ -63,10 +67,20 @@ def add_generation(
     ):
         manifest.write_part(output, part, table)
         parts.append(part)
+    _report_passed_over(lake.PassedOver.together(passed_over), found_any=bool(parts or generations))
     sources = source_table(new)
     manifest.complete_generation(output, len(generations), sources, parts)
     storage.delete_objects([entry.uri for entry in storage.list_objects(output.index)])
     return Generation(len(generations), sources, tuple(parts))
+
+
+def _report_passed_over(passed_over: lake.PassedOver, *, found_any: bool) -> None:
+    """Say what the shards hold that gives no rows. Raises `UsageError` where the lake holds nothing else."""
+    if not passed_over.counts:
+        return
+    if not found_any:
+        raise UsageError(f"nothing to label: {passed_over.describe()}; {passed_over.reason}")
+    log.warning("passed over in shards: %s", passed_over.describe())
 
 
 def source_table(sources: Sequence[Source]) -> pa.Table:
@@ -74,8 +88,16 @@ def source_table(sources: Sequence[Source]) -> pa.Table:
     return pa.table(columns, schema=manifest.SOURCES)
 
 
-def list_groups(output: Output, sources: Sequence[Source], columns: lake.ParquetColumns) -> Iterator[pa.Table]:
-    """Manifest rows in the order of `sources`: a table for each shard, and tables of loose images."""
+def list_groups(
+    output: Output,
+    sources: Sequence[Source],
+    columns: lake.ParquetColumns,
+    passed_over: list[lake.PassedOver] | None = None,
+) -> Iterator[pa.Table]:
+    """Manifest rows in the order of `sources`: a table for each shard, and tables of loose images.
+
+    What shards hold that gives no rows is appended to `passed_over`.
+    """
     shards = [source for source in sources if source.kind != "image"]
     done = {entry.uri for entry in storage.list_objects(output.index)} if shards else set()
     indexed = _index_shards(output, shards, done, columns)
@@ -85,7 +107,10 @@ def list_groups(output: Output, sources: Sequence[Source], columns: lake.Parquet
                 yield lake.image_rows(chunk)
         else:
             for _ in run:
-                yield tables.read(next(indexed))
+                table = tables.read(next(indexed))
+                if passed_over is not None:
+                    passed_over.append(lake.PassedOver.of(table))
+                yield table
 
 
 def _index_shards(

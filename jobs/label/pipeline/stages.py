@@ -89,7 +89,9 @@ def fetch_and_decode(
             part = _manifest_part(output.manifest_part(unit // UNITS_PER_PART))
             rows = manifest.rows_of_unit(part, unit).to_pylist()
             record.images = len(rows)
-            fetched = lake.fetch_rows(rows, max_bytes=limits.max_bytes, columns=columns, retry=retry)
+            fetched = lake.fetch_rows(
+                rows, max_bytes=limits.max_bytes, columns=columns, retry=retry, others=_some_uris(part)
+            )
         with _timed(record, "decode"):
             images = [
                 _unit_image(row, data, limits, input_size, decode) for row, data in zip(rows, fetched, strict=True)
@@ -98,6 +100,12 @@ def fetch_and_decode(
         record.problem, record.unreachable = str(error), True
     record.retries = dict(retry.counts)
     return pack_unit(record, images)
+
+
+def _some_uris(part: pa.Table, most: int = 8) -> list[str]:
+    """URIs of up to `most` objects all over a part of the manifest, each once."""
+    step = max(1, part.num_rows // most)
+    return list(dict.fromkeys(part["uri"][row].as_py() for row in range(0, part.num_rows, step)))[:most]
 
 
 def _unit_image(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import storage
-from jobs.runtime.errors import JobError, UsageError
+from jobs.runtime.errors import UsageError
 from jobs.storage import ObjectChangedError, ObjectMissingError, Retry, StorageError, TransientStorageError
 
 
@@ -222,21 +222,6 @@ def test_check_reachable_names_what_is_wrong(s3, tmp_path):
         storage.check_reachable("s3://no-such-bucket/x")
     with pytest.raises(UsageError, match="nonsense"):
         storage.check_reachable("nonsense://x/y")
-
-
-def test_check_writable(s3, tmp_path, monkeypatch):
-    prefix = s3.prefix()
-    storage.check_writable(prefix)
-    storage.check_writable(str(tmp_path / "new"))
-    assert storage.list_objects(prefix) == storage.list_objects(str(tmp_path / "new")) == []
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises((JobError, UsageError), match="file/below"):
-        storage.check_writable(str(tmp_path / "file" / "below"))
-    for name, value in s3.reader_env.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(storage.operations, "_short_retry", lambda: Retry(attempts=2, first_delay=0.01))
-    with pytest.raises(JobError, match=r"cannot write to .*403 AccessDenied"):
-        storage.check_writable(prefix)
 
 
 def test_no_credential_in_messages(s3, monkeypatch):
