@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.lake.parquet_rows import fetch_parquet
 from jobs.lake.refusal import read_unless_refused
-from jobs.lake.source import IN_PARQUET, ParquetColumns, Problem, as_problem
-from jobs.storage import Retry, StorageError, is_local, read_bytes, read_range
+from jobs.lake.source import (
+    IN_PARQUET,
+    SPARSE_MEMBER,
+    UNKNOWN_LENGTH,
+    ParquetColumns,
+    Problem,
+    Source,
+    as_problem,
+)
+from jobs.lake.tar_index import read_sparse_member
+from jobs.storage import Retry, StorageError, is_local, object_info, read_bytes, read_range
 
 #: a gap of this many bytes between neighbouring members costs less than another request
 _GAP_BYTES = 1 << 20
@@ -19,6 +29,15 @@ _THREADS = 16
 #: a row of the index: the columns of `INDEX`, and any others
 Row = Mapping[str, Any]
 Fetched = bytes | Problem
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What all groups of one call have in common; `others` are URIs that are asked where an object is refused."""
+
+    columns: ParquetColumns
+    max_bytes: int
+    others: tuple[str, ...]
 
 
 def fetch_rows(
@@ -32,7 +51,8 @@ def fetch_rows(
     """The encoded bytes of index rows, in their order, or what is wrong with them.
 
     Neighbouring members of a tar come with one request, objects side by side, Parquet rows by row group. Images of more
-    than `max_bytes` are not asked for. A row whose offset and length are None is a whole object. What had to be tried
+    than `max_bytes` are not asked for. A row whose offset and length are None, or
+    whose length is UNKNOWN_LENGTH, is a whole object. What had to be tried
     again stands in `retry.counts` afterwards. Raises TransientStorageError when the retries are spent: what fails for
     a while never becomes a problem. An object that is refused for good (HTTP 403) becomes one where another object of
     its store can be read; `others` are URIs that may be asked for that, besides those of `rows`.
@@ -40,10 +60,10 @@ def fetch_rows(
     retry, columns = retry or Retry(), columns or ParquetColumns()
     fetched: list[Fetched | None] = [_known_problem(row, max_bytes) for row in rows]
     groups = list(_groups(rows, [number for number, known in enumerate(fetched) if known is None]))
-    beside = [*dict.fromkeys(row["uri"] for row in rows), *others]
+    wish = _Wish(columns, max_bytes, (*dict.fromkeys(row["uri"] for row in rows), *others))
 
     def answer(group: Sequence[int]) -> list[Fetched]:
-        return _read([rows[number] for number in group], columns, retry, beside)
+        return _read([rows[number] for number in group], wish, retry)
 
     for group, answers in zip(groups, _side_by_side(answer, groups, rows), strict=True):
         for number, data in zip(group, answers, strict=True):
@@ -66,7 +86,9 @@ def _too_large(length: int, max_bytes: int) -> Problem:
 
 
 def _is_whole(row: Row) -> bool:
-    return row["offset"] is None or (row["offset"] == 0 and row["length"] == row["size"])
+    if row["offset"] is None or row["length"] == UNKNOWN_LENGTH:
+        return True
+    return bool(row["offset"] == 0 and row["length"] == row["size"])
 
 
 def _is_parquet(row: Row) -> bool:
@@ -79,7 +101,7 @@ def _groups(rows: Sequence[Row], wanted: Sequence[int]) -> Iterator[list[int]]:
     members: dict[str, list[int]] = {}
     for number in wanted:
         row = rows[number]
-        if _is_whole(row):
+        if _is_whole(row) or row["length"] == SPARSE_MEMBER:
             yield [number]
         else:
             (parquet if _is_parquet(row) else members).setdefault(row["uri"], []).append(number)
@@ -116,21 +138,34 @@ def _side_by_side(answer: Any, groups: Sequence[list[int]], rows: Sequence[Row])
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(rows: Sequence[Row], columns: ParquetColumns, retry: Retry, others: Sequence[str]) -> list[Fetched]:
+def _read(rows: Sequence[Row], wish: _Wish, retry: Retry) -> list[Fetched]:
     """One group; a permanent failure of its object is the problem of all its images."""
     try:
         return read_unless_refused(
-            lambda retry: _read_group(rows, columns, retry), rows[0]["uri"], others=others, retry=retry
+            lambda retry: _read_group(rows, wish, retry), rows[0]["uri"], others=wish.others, retry=retry
         )
     except StorageError as error:
         return [as_problem(error)] * len(rows)
 
 
-def _read_group(rows: Sequence[Row], columns: ParquetColumns, retry: Retry) -> list[Fetched]:
+def _read_group(rows: Sequence[Row], wish: _Wish, retry: Retry) -> list[Fetched]:
     first = rows[0]
     if _is_whole(first):
-        return [read_bytes(first["uri"], etag=first["etag"] or None, size=first["size"], retry=retry)]
-    return _read_parquet(rows, columns, retry) if _is_parquet(first) else _read_members(rows, retry)
+        return [_read_whole(first, wish.max_bytes, retry)]
+    if first["length"] == SPARSE_MEMBER:
+        shard = Source(first["uri"], first["size"], first["etag"], "tar")
+        return [read_sparse_member(shard, first["offset"], wish.max_bytes, retry)]
+    return _read_parquet(rows, wish.columns, retry) if _is_parquet(first) else _read_members(rows, retry)
+
+
+def _read_whole(row: Row, max_bytes: int, retry: Retry) -> Fetched:
+    uri, size, etag = row["uri"], row["size"], row["etag"] or None
+    if size is None or size < 0:  # named by a list: its size is asked for before its bytes
+        found = object_info(uri, retry=retry)
+        size, etag = found.size if found.size >= 0 else None, etag or found.etag
+        if size is not None and size > max_bytes:
+            return _too_large(size, max_bytes)
+    return read_bytes(uri, etag=etag, size=size, retry=retry)
 
 
 def _read_members(rows: Sequence[Row], retry: Retry) -> list[Fetched]:

@@ -6,7 +6,16 @@ import pyarrow as pa
 
 from jobs.lake.parquet_rows import index_parquet
 from jobs.lake.refusal import read_unless_refused
-from jobs.lake.source import IndexRows, ParquetColumns, Source, as_problem, image_rows, is_hidden, kind_of
+from jobs.lake.source import (
+    SPARSE_MEMBER,
+    IndexRows,
+    ParquetColumns,
+    Source,
+    as_problem,
+    image_rows,
+    is_hidden,
+    kind_of,
+)
 from jobs.lake.tar_index import read_members
 from jobs.storage import Retry, StorageError
 
@@ -40,5 +49,8 @@ def _index_tar(source: Source, retry: Retry) -> pa.Table:
     rows = IndexRows(source)
     for member in read_members(source, retry):
         if member.name is None or (kind_of(member.name) == "image" and not is_hidden(member.name)):
-            rows.add(member.name, member.offset, member.length, member.problem)
+            if member.sparse is None or member.problem is not None:
+                rows.add(member.name, member.offset, member.length, member.problem)
+            else:
+                rows.add(member.name, member.header, SPARSE_MEMBER)
     return rows.table()

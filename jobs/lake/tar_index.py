@@ -9,7 +9,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jobs.lake.source import Problem, Source, kind_of
+from jobs.lake.source import Problem, Source, kind_of, printable_name
+from jobs.lake.tar_sparse import SparseMap, old_gnu_map, pax_map
 from jobs.storage import Retry, read_range
 from yolact.images.kinds import describe_no_image
 
@@ -21,15 +22,27 @@ _GAP_BYTES = 2 << 20
 #: an extended header (long name, attributes) of more bytes is no header
 _MAX_EXTENDED = 1 << 20
 _ZEROS = bytes(_BLOCK)
+#: headers that say more about the member behind them
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE,
+)  # fmt: skip
+#: entries with data that are no files: Solaris' access lists (A) and extended attributes (E), GNU tar's folder listings
+#: (D), rests of a file from another volume (M), old long names (N) and volume labels (V), star's inodes (I)
+_ATTACHED = (b"A", b"E", b"D", b"M", b"N", b"V", b"I")
 
 
 class Member(NamedTuple):
-    """One file in a shard: its bytes are `length` from `offset`. `name` None: what is wrong with the shard as such."""
+    """One file in a shard: its bytes are `length` from `offset`. `name` None: what is wrong with the shard as such.
+
+    `sparse` says which parts of the file these bytes are, and `header` where the first of its headers stands.
+    """
 
     name: str | None
     offset: int
     length: int
     problem: Problem | None
+    sparse: SparseMap | None = None
+    header: int = 0
 
 
 class _Blocks:
@@ -59,10 +72,23 @@ def read_members(source: Source, retry: Retry) -> Iterator[Member]:
 
     A tar that ends early, or whose headers cannot be followed, gives a problem for the member at fault, or one without
     a name where there is none; after a member that is longer than its header says the next header is searched for.
-    Links and sparse files are members with a problem. Archives one behind the other are read as one. Raises what
-    `jobs.storage` raises.
+    A hard link is a member with the bytes of the earlier member that it names. Symbolic links are members with a
+    problem. Archives one behind the other are read as one. Raises what `jobs.storage` raises.
     """
     return _Members(source, retry).all()
+
+
+def read_sparse_member(source: Source, header: int, max_bytes: int, retry: Retry) -> bytes | Problem:
+    """The whole file of a sparse member whose first header is at byte `header`. Raises what `jobs.storage` raises."""
+    member = _Members(source, retry).one_at(header)
+    if member is None or member.sparse is None:
+        return Problem("undecodable", f"corrupt tar: no sparse member at byte {header}")
+    if member.problem is not None:
+        return member.problem
+    if member.sparse.size > max_bytes:
+        return Problem("too_large", f"{member.sparse.size} bytes, {max_bytes} allowed")
+    etag = source.etag or None
+    return member.sparse.restore(read_range(source.uri, member.offset, member.length, etag=etag, retry=retry))
 
 
 class _Members:
@@ -71,9 +97,16 @@ class _Members:
         self._blocks = _Blocks(source, retry)
         self._position = 0
         self._last: Member | None = None
-        self._long_name: str | None = None
-        self._pax: dict[str, str] = {}
         self._global_pax: dict[str, str] = {}
+        self._files: dict[str, Member] = {}  # by name, for hard links
+        self._forget()
+
+    def _forget(self) -> None:
+        """What extended headers said belongs to the member that was just read."""
+        self._long_name: str | None = None
+        self._long_link: str | None = None
+        self._pax: dict[str, str] = {}
+        self._first_header = -1
 
     def all(self) -> Iterator[Member]:
         first = self._blocks.read(0, _BLOCK)
@@ -94,59 +127,117 @@ class _Members:
                 yield from found
         yield from self._flush()
 
+    def one_at(self, position: int) -> Member | None:
+        """The member whose first header is at `position`; None where no member is."""
+        self._position = position
+        while len(block := self._blocks.read(self._position, _BLOCK)) == _BLOCK:
+            found, at_end = self._header(block)
+            if self._last is not None or at_end or found:
+                return self._last
+        return None
+
     def _header(self, block: bytes) -> tuple[list[Member], bool]:
         """Takes one header; gives members that are now known whole, and whether nothing can follow."""
+        if self._first_header < 0:
+            self._first_header = self._position
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             if not 0 <= info.size < 1 << 60:
                 raise tarfile.HeaderError(f"size {info.size}")
             if self._is_extension(info):
                 return [], False
+            member, size = self._member(info, block)
         except (tarfile.HeaderError, ValueError):
             return self._lost()
         before = list(self._flush())
         data = self._position + _BLOCK
-        member = self._member(info, data)
-        has_data = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
-        length = member.length if has_data else 0
-        self._position = data + -(-length // _BLOCK) * _BLOCK
-        self._last = member if has_data or info.issym() or info.islnk() else None
-        self._long_name, self._pax = None, {}
-        if data + length > self._size:
+        self._position = data + -(-size // _BLOCK) * _BLOCK
+        self._last = member
+        self._forget()
+        if member is not None and data + size > self._size:
             return before, self._cut(member, data)
         return before, False
 
-    def _member(self, info: tarfile.TarInfo, data: int) -> Member:
+    def _member(self, info: tarfile.TarInfo, block: bytes) -> tuple[Member | None, int]:
+        """What a header stands for, None for folders and the like; and the bytes behind it, up to the next header."""
         attributes = self._global_pax | self._pax
-        name = attributes.get("path") or self._long_name or info.name
-        length = info.size
-        if attributes.get("size", "").isdecimal():
-            length = int(attributes["size"])
+        name = attributes.get("GNU.sparse.name") or attributes.get("path") or self._long_name or info.name
+        data = self._position + _BLOCK
+        if info.islnk():
+            return self._linked(name, attributes.get("linkpath") or self._long_link or info.linkname), 0
+        if info.issym():
+            return Member(name, data, 0, Problem("unsupported", "a symbolic link inside the tar, without data")), 0
+        if not (info.isreg() or info.type not in tarfile.SUPPORTED_TYPES):
+            return None, 0
+        size = int(attributes["size"]) if attributes.get("size", "").isdecimal() else info.size
         problem = None
-        if info.issym() or info.islnk():
-            problem = Problem("unsupported", "a link inside the tar, without data of its own")
-        elif info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in attributes):
-            problem = Problem("unsupported", "stored as a sparse file inside the tar")
-        elif data + length > self._size:
-            missing = data + length - self._size
-            problem = Problem("truncated", f"the tar ends {missing} bytes before this member does")
-        return Member(name, data, length, problem)
+        if data + size > self._size:
+            problem = Problem("truncated", f"the tar ends {data + size - self._size} bytes before this member does")
+        member = Member(name, data, size, problem)
+        if info.type == tarfile.GNUTYPE_SPARSE or any(key.startswith("GNU.sparse") for key in attributes):
+            member, size = self._sparse(info, block, attributes, member)
+        self._files[_plain(name)] = member
+        return member, size
+
+    def _linked(self, name: str, target: str) -> Member:
+        file = self._files.get(_plain(target))
+        if file is None:
+            text = f"a hard link to {printable_name(target)}, which does not stand before it in the tar"
+            return Member(name, self._position + _BLOCK, 0, Problem("unsupported", text))
+        self._files[_plain(name)] = file
+        return file._replace(name=name)
+
+    def _sparse(
+        self, info: tarfile.TarInfo, block: bytes, attributes: dict[str, str], member: Member
+    ) -> tuple[Member, int]:
+        """The member with its map; and the bytes between this header and the next, blocks of the map among them."""
+        before = 0
+
+        def next_block() -> bytes:
+            nonlocal before
+            before += _BLOCK
+            return self._blocks.read(member.offset + before - _BLOCK, _BLOCK)
+
+        def read_data(start: int, length: int) -> bytes:
+            return self._blocks.read(member.offset + start, length)
+
+        try:
+            is_old = info.type == tarfile.GNUTYPE_SPARSE
+            sparse = old_gnu_map(block, next_block) if is_old else pax_map(attributes, read_data)
+        except (ValueError, KeyError) as error:
+            problem = Problem("undecodable", f"corrupt tar: {error}")
+            return member._replace(problem=member.problem or problem), before + member.length
+        stored = member.length - sparse.map_bytes
+        found = member._replace(
+            offset=member.offset + before + sparse.map_bytes, length=stored, sparse=sparse, header=self._first_header
+        )
+        if stored != sparse.stored:
+            text = f"corrupt tar: {stored} bytes of a sparse file, its map says {sparse.stored}"
+            found = found._replace(problem=found.problem or Problem("undecodable", text))
+        elif sparse.is_whole():
+            found = found._replace(sparse=None)
+        return found, before + member.length
 
     def _is_extension(self, info: tarfile.TarInfo) -> bool:
         """Takes in a header that only says something about the next one."""
-        long_name, pax = info.type == tarfile.GNUTYPE_LONGNAME, info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
-        if not (long_name or pax or info.type in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE)):
+        size = -(-info.size // _BLOCK) * _BLOCK
+        if info.type in _ATTACHED:
+            self._position += _BLOCK + size
+            return True
+        if info.type not in _EXTENDED:
             return False
         if info.size > _MAX_EXTENDED:
             raise tarfile.HeaderError(f"extended header of {info.size} bytes")
         body = self._blocks.read(self._position + _BLOCK, info.size)
-        if long_name:
+        if info.type == tarfile.GNUTYPE_LONGNAME:
             self._long_name = body.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-        elif pax:
-            self._pax = _pax_attributes(body)
+        elif info.type == tarfile.GNUTYPE_LONGLINK:
+            self._long_link = body.partition(b"\0")[0].decode("utf-8", "surrogateescape")
         elif info.type == tarfile.XGLTYPE:
             self._global_pax |= _pax_attributes(body)
-        self._position += _BLOCK + -(-info.size // _BLOCK) * _BLOCK
+        else:
+            self._pax = _pax_attributes(body)
+        self._position += _BLOCK + size
         return True
 
     def _flush(self) -> Iterator[Member]:
@@ -174,7 +265,7 @@ class _Members:
 
     def _find_header(self, start: int) -> bool:
         """Goes on at the next block from `start` that is a header beyond doubt; False if there is none."""
-        self._long_name, self._pax = None, {}
+        self._forget()
         position = start
         while chunk := self._blocks.read(position, _STREAM_BYTES):
             for place in range(0, len(chunk) - _BLOCK + 1, _BLOCK):
@@ -183,6 +274,13 @@ class _Members:
                     return True
             position += len(chunk)
         return False
+
+
+def _plain(name: str) -> str:
+    """A member's name as links name it, whether or not either starts with "./" or "/"."""
+    while name.startswith(("./", "/")):
+        name = name.removeprefix("/").removeprefix("./")
+    return name
 
 
 def _is_header(block: bytes) -> bool:
@@ -217,7 +315,10 @@ def _pax_attributes(body: bytes) -> dict[str, str]:
         if not digits.isdigit() or int(digits) <= len(digits) + 1:
             break
         record = body[position + len(digits) + 1 : position + int(digits) - 1]
-        key, _, value = record.partition(b"=")
-        attributes[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
+        raw_key, _, raw_value = record.partition(b"=")
+        key, value = raw_key.decode("utf-8", "replace"), raw_value.decode("utf-8", "surrogateescape")
+        if key in ("GNU.sparse.offset", "GNU.sparse.numbytes"):  # the one pair of keys that comes again and again
+            key, value = "GNU.sparse.map", ",".join(filter(None, (attributes.get("GNU.sparse.map"), value)))
+        attributes[key] = value
         position += int(digits)
     return attributes
