@@ -4,13 +4,14 @@ BIN := .venv/bin
 # the package and the tools are installed anew when what they are made from changes
 INSTALLED := .venv/.installed
 
-.PHONY: help setup demo picture tree test lint typecheck imports unit test-slow test-faults format clean
+.PHONY: help setup demo picture tree test lint typecheck imports unit test-slow test-faults test-fuzz format clean
 
 help:
 	@echo "make demo       label a small sample lake and show the result"
 	@echo "make test       every check: lint, format, types, imports, tests"
 	@echo "make test-slow  the tests that take longer than a minute each"
 	@echo "make test-faults  kills at every moment, stores that misbehave, hostile images; writes docs/faults.md"
+	@echo "make test-fuzz  mutated annotation files, images and archives: none may end a command by a crash"
 	@echo "make format     format the code"
 
 setup: $(INSTALLED)
@@ -49,6 +50,10 @@ unit: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/pytest -m "slow and not faults"
+
+# mutated files of every kind that people bring; minutes
+test-fuzz: $(INSTALLED)
+	$(BIN)/pytest tests/fuzz
 
 # the first two bring a Ray of their own each, and so come before those that share one
 test-faults: $(INSTALLED)

@@ -1,6 +1,6 @@
-"""COCO average precision of masks and boxes with pycocotools, for validation while training and for label tables.
+"""COCO average precision of masks and boxes, by pycocotools.
 
-Both use these functions, so that the two cannot disagree.
+Validation while training, `yolact evaluate` and the report all use `evaluate_instances`, so their numbers agree.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DetectedInstance(NamedTuple):
     image_id: int | str
     category_id: int
     score: float
-    """ranks boxes, and masks without a score of their own"""
+    """the order of boxes goes by it, and the order of masks that have no `mask_score`"""
     mask_score: float | None
     bbox: Sequence[float]
     """x, y, width, height"""
@@ -101,7 +101,10 @@ def evaluate_instances(
 def _with_numbers(
     ground_truth: Mapping[str, Any], detections: Sequence[DetectedInstance]
 ) -> tuple[Mapping[str, Any], Sequence[DetectedInstance]]:
-    """Image ids as numbers from 1, in the order in which pycocotools would take them: it cannot sort 1 beside "two"."""
+    """The same with image ids as numbers from 1, since pycocotools cannot sort the ids 1 and "two".
+
+    The order of the images stays that of pycocotools: it decides between equal scores.
+    """
     ids = [image["id"] for image in ground_truth["images"]]
     by_number = all(isinstance(image_id, int) for image_id in ids)
     numbers = {image_id: number for number, image_id in enumerate(sorted(ids, key=None if by_number else str), start=1)}
@@ -160,7 +163,9 @@ def _scores(
 
 
 def _result(number: int, detection: DetectedInstance, kind: str) -> dict[str, Any]:
-    """What COCO.loadRes would make of a detection; it takes no empty list and mixes up the areas."""
+    """A detection as pycocotools wants it. Its own `COCO.loadRes` fails for an empty list, and gives masks the areas of
+    their boxes where a result has both.
+    """
     result: dict[str, Any] = {
         "id": number,
         "image_id": detection.image_id,
