@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 from jobs.runtime.errors import EXIT_OK, EXIT_USAGE, UsageError, exit_code_of
 
@@ -20,6 +20,8 @@ COMMANDS = {
     "plates": ("PlatesConfig", "draw a lake of synthetic microscopy plates with ground truth"),
     "demo": ("DemoConfig", "draw a small lake, label it, show the result"),
 }
+#: shells that tyro writes completion scripts for
+SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
 def overview() -> str:
@@ -45,6 +47,25 @@ def parse_config(command: str, arguments: list[str]) -> Any:
             raise
         message = _first_paragraph(printed.getvalue())
         raise UsageError(f"{message} (see: yolact {command} --help)") from None
+
+
+def print_completion(shells: list[str]) -> int:
+    """Print the completion script of one shell for all commands: `yolact --tyro-print-completion bash`."""
+    import tyro
+
+    if len(shells) != 1 or shells[0] not in SHELLS:
+        raise UsageError(f"--tyro-print-completion takes one of: {', '.join(SHELLS)}")
+    choices: Any = None
+    for command, (config_class, help_line) in COMMANDS.items():
+        module = importlib.import_module("jobs." + command.replace("-", "_"))
+        choice = Annotated[getattr(module, config_class), tyro.conf.subcommand(command, description=help_line)]
+        choices = choice if choices is None else choices | choice
+    try:
+        tyro.cli(choices, args=["--tyro-print-completion", *shells], prog="yolact")
+    except SystemExit as stop:
+        if stop.code not in (0, None):
+            raise
+    return EXIT_OK
 
 
 def _first_paragraph(boxed: str) -> str:
@@ -75,6 +96,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(overview())
         return EXIT_OK if arguments else EXIT_USAGE
     try:
+        if arguments[0] == "--tyro-print-completion":
+            return exit_code_of(lambda: print_completion(arguments[1:]))
         return exit_code_of(lambda: run_command(arguments[0], arguments[1:]))
     except KeyboardInterrupt:
         print("yolact: interrupted; run the same command again to go on", file=sys.stderr)
