@@ -1,20 +1,18 @@
-# Everything starts here: `make demo` and `make test` set up what they need, from a fresh clone.
+# Everything starts here: `make demo`, `make quick` and `make test` set up what they need, from a fresh clone.
+# A line "target: ## words" stands in `make help`.
 PYTHON ?= python3.11
 BIN := .venv/bin
-# the package and the tools are installed anew when what they are made from changes
+# the package and the tools are installed again when one of these files changes
 INSTALLED := .venv/.installed
+# tests without any of these marks need nothing but Python; tests/conftest.py sets the first four
+QUICK := not ray and not store and not browser and not process and not slow and not faults
 
-.PHONY: help setup demo picture tree test lint typecheck imports unit test-slow test-faults test-fuzz format clean
+.PHONY: help setup demo picture tree faults-page quick test lint typecheck imports unit test-slow test-faults wheel format clean
 
-help:
-	@echo "make demo       label a small sample lake and show the result"
-	@echo "make test       every check: lint, format, types, imports, tests"
-	@echo "make test-slow  the tests that take longer than a minute each"
-	@echo "make test-faults  kills at every moment, stores that misbehave, hostile images; writes docs/faults.md"
-	@echo "make test-fuzz  mutated annotation files, images and archives: none may end a command by a crash"
-	@echo "make format     format the code"
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
-setup: $(INSTALLED)
+setup: $(INSTALLED) ## .venv with the package, its extras and the tools
 
 $(INSTALLED): pyproject.toml constraints.txt tests/readers.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -22,47 +20,51 @@ $(INSTALLED): pyproject.toml constraints.txt tests/readers.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/readers.txt
 	touch $@
 
-demo: $(INSTALLED)
+demo: $(INSTALLED) ## label a small sample lake and show the result
 	$(BIN)/python -m jobs demo --output demo
 
-# the picture of the report page in README.md and docs/report.md, taken anew
-picture: demo
-	$(BIN)/python tests/support/take_screenshot.py demo/report.html docs/images/report.png
+quick: $(INSTALLED) ## the tests that need no Ray, store, browser or process
+	$(BIN)/pytest -m "$(QUICK)"
 
-# the tree in docs/architecture.md, from the first line of every file
-tree: $(INSTALLED)
-	$(BIN)/python tests/support/tree.py
+test: lint typecheck imports unit ## every check: lint, types, imports, all tests that are not slow
 
-test: lint typecheck imports unit
-
-lint: $(INSTALLED)
+lint: $(INSTALLED) ## ruff, its format, and whether every import is declared
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/deptry .
 
-typecheck: $(INSTALLED)
+typecheck: $(INSTALLED) ## mypy
 	$(BIN)/mypy
 
-imports: $(INSTALLED)
+imports: $(INSTALLED) ## the rooms import one way
 	$(BIN)/lint-imports
 
-unit: $(INSTALLED)
+unit: $(INSTALLED) ## the tests of `make test` alone
 	$(BIN)/pytest -m "not slow and not faults"
 
-test-slow: $(INSTALLED)
+test-slow: $(INSTALLED) ## the tests that take longer than a minute each
 	$(BIN)/pytest -m "slow and not faults"
 
-# mutated files of every kind that people bring; minutes
-test-fuzz: $(INSTALLED)
-	$(BIN)/pytest tests/fuzz
-
-# the first two bring a Ray of their own each, and so come before those that share one
-test-faults: $(INSTALLED)
+# the first two files bring a Ray of their own each, and so come before those that share one
+test-faults: $(INSTALLED) ## kills at every moment, stores that misbehave, hostile images; writes build/faults.md
 	$(BIN)/pytest tests/end_to_end/test_fault_kills.py tests/end_to_end/test_fault_store.py tests/end_to_end/test_label_kills.py \
 		tests/jobs/storage/test_storage_faults.py tests/jobs/label/test_lease.py tests/end_to_end/test_label_hostile.py
 
-format: $(INSTALLED)
+faults-page: ## take the page of the last `make test-faults` over into docs/faults.md
+	cp build/faults.md docs/faults.md
+
+tree: $(INSTALLED) ## draw the tree in docs/architecture.md from the first line of every file
+	$(BIN)/python tests/support/tree.py
+
+picture: demo ## take the screenshot of the report page in README.md and docs/report.md again
+	PYTHONPATH=tests $(BIN)/python tests/support/take_screenshot.py demo/report.html docs/images/report.png
+
+wheel: $(INSTALLED) ## dist/*.whl and dist/*.tar.gz
+	$(BIN)/python -m build --no-isolation
+
+format: $(INSTALLED) ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:
+clean: ## remove .venv, the demo and what was built
 	rm -rf .venv demo build dist *.egg-info

@@ -1,4 +1,4 @@
-"""docs/faults.md, written by the fault tests themselves: every table whole, or nothing is written."""
+"""The page docs/faults.md as the fault tests saw it: every table whole, or nothing is written."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+#: `make faults-page` copies this file to docs/faults.md: a test run changes no tracked file
+PAGE = Path(__file__).resolve().parents[2] / "build" / "faults.md"
 
 _HEAD = """# Faults
 
-Written by `make test-faults`, which kills processes at named moments of real runs, puts a proxy that misbehaves before
-a real S3 server (SeaweedFS), and labels images that are none. Do not edit: run it again.
+Written by `make test-faults` and taken over by `make faults-page`. The tests kill processes at named moments of real
+runs, put a proxy that misbehaves in front of a real S3 server (SeaweedFS), and label files that are no images. Do not
+edit this page: run the tests again.
 
 Last run: {when}, {cpus} CPUs, {machine}, {seconds:.0f} s.
 """
@@ -49,6 +51,7 @@ class FaultReport:
             machine=platform.machine(),
             seconds=(ended - self.started).total_seconds(),
         )
+        page.parent.mkdir(exist_ok=True)
         temporary = page.with_suffix(".tmp")
         temporary.write_text("\n".join([head, *self._kills(), *self._store(), *self._hostile()]))
         temporary.replace(page)
