@@ -58,7 +58,7 @@ def print_completion(shells: list[str]) -> int:
     choices: Any = None
     for command, (config_class, help_line) in COMMANDS.items():
         module = importlib.import_module("jobs." + command.replace("-", "_"))
-        choice = Annotated[getattr(module, config_class), tyro.conf.subcommand(command, description=help_line)]
+        choice: Any = Annotated[getattr(module, config_class), tyro.conf.subcommand(command, description=help_line)]
         choices = choice if choices is None else choices | choice
     try:
         tyro.cli(choices, args=["--tyro-print-completion", *shells], prog="yolact")
