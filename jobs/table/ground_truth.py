@@ -89,6 +89,8 @@ class MatchCounts:
     """ground-truth images whose row has another status than ok, by status: they count as images without detections"""
     other_size: list[str] = field(default_factory=list)
     """images with another size in the table, whose masks cannot be compared: they count as images without detections"""
+    turned: int = 0
+    """of `other_size`, images whose height and width are swapped in the table"""
     unknown_images: int = 0
     """rows of images that the ground truth does not have: left out"""
     unknown_categories: dict[str, int] = field(default_factory=dict)
@@ -103,6 +105,8 @@ class MatchCounts:
             yield f"{count} have status {status!r} in the labels and count as empty"
         if self.other_size:
             yield f"{len(self.other_size)} have another size in the labels and count as empty: {_some(self.other_size)}"
+        if self.turned:
+            yield f"{self.turned} of these have height and width swapped: annotated in the frame before their EXIF turn?"
         if self.unknown_images:
             yield f"{self.unknown_images} labelled images are not in the ground truth and are left out"
         for category, count in sorted(self.unknown_categories.items()):
@@ -149,6 +153,7 @@ def match_labels(rows: Iterable[LabelRow], truth: AnnotatedImages) -> MatchedLab
             failed[row.status] += 1
         elif (row.height, row.width) != (image.height, image.width):
             counts.other_size.append(image.file_name)
+            counts.turned += (row.width, row.height) == (image.height, image.width)
         else:
             counts.labelled += 1
             for instance in row.instances:

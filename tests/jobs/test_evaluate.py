@@ -101,6 +101,13 @@ def test_missing_and_failed_images_count_as_empty_and_are_told(evaluate):
     assert "1 have another size in the labels and count as empty: c.jpg" in printed
 
 
+def test_images_annotated_before_their_exif_turn_are_told(evaluate):
+    turned = row("lake/b.jpg", SIZE[::-1], [])
+    scores, printed = evaluate([perfect("lake/a.jpg"), turned], ["a.jpg", "b.jpg"])
+    assert (scores["counts"]["other_size"], scores["counts"]["turned"]) == (["b.jpg"], 1)
+    assert "1 of these have height and width swapped" in printed
+
+
 def test_strangers_are_left_out_and_told(evaluate):
     odd = row("lake/a.jpg", SIZE, [instance(square(10, 10), 0, 0.9), instance(square(1, 1), 2, 0.95)])
     scores, printed = evaluate([odd, perfect("lake/other.jpg")], ["a.jpg"])
