@@ -106,7 +106,7 @@ class MatchCounts:
         if self.other_size:
             yield f"{len(self.other_size)} have another size in the labels and count as empty: {_some(self.other_size)}"
         if self.turned:
-            yield f"{self.turned} of these have height and width swapped: annotated in the frame before their EXIF turn?"
+            yield f"{self.turned} of these have height and width swapped, as before their EXIF turn"
         if self.unknown_images:
             yield f"{self.unknown_images} labelled images are not in the ground truth and are left out"
         for category, count in sorted(self.unknown_categories.items()):

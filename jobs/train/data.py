@@ -44,6 +44,8 @@ class ImageSet:
     data: AnnotatedImages
     read_bytes: Callable[[str], bytes]
     """bytes of an image by its file name"""
+    skip_broken: bool = False
+    """leave out images that turn out broken later"""
 
 
 def open_image_set(
@@ -79,7 +81,7 @@ def open_image_set(
     if not data.images:
         raise UsageError(f"{name} has no images")
     _refuse_without_objects(data, name)
-    return ImageSet(data, reader)
+    return ImageSet(data, reader, skip_broken)
 
 
 def is_coco_file(annotations: str) -> bool:

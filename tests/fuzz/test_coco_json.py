@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.odd_annotations import BROKEN, BROKEN_IMAGES, MENDED, REFUSED, good_content
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.process]
 
 CHILD = Path(__file__).with_name("coco_child.py")
 ROOT = CHILD.parents[2]

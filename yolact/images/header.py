@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from yolact.images.kinds import image_kind
+from yolact.images.kinds import canvas_size, image_kind
 
 #: bytes from the start of a file that hold the header of most images
 HEAD_BYTES = 64 << 10
@@ -22,10 +22,11 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
 }
 _ORIENTATION = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+#: flag of a WebP file's first chunk
+_WEBP_EXIF = 0x08
 #: tags of offsets and lengths of the pixel data, in strips or in tiles
 _TIFF_PIECES = ((273, 279), (324, 325))
 
@@ -56,27 +57,54 @@ def read_header(head: bytes) -> ImageHeader | None:
     None where these bytes do not hold it: it is longer, damaged, or of a kind that only `decode_image` can judge.
     """
     kind = image_kind(head)
+    if kind == "WEBP":
+        return _webp_header(head)
     if kind not in _OPENERS:
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = _OPENERS[kind](io.BytesIO(head))
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            width, height, data_end = image.width, image.height, 0
-            if isinstance(image, TiffImagePlugin.TiffImageFile):  # its own size is turned already
-                width, height, data_end = _tiff_layout(image)
-    except Exception:  # decoders raise whatever comes to hand; whoever decodes the whole file says what is wrong
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                return _tiff_header(image)
+            return ImageHeader(kind, image.height, image.width, _orientation(image.info.get("exif")))
+    except Exception:  # decoders raise errors of any kind; whoever decodes the whole file says what is wrong
         return None
-    if kind == "WEBP":
-        data_end = int.from_bytes(head[4:8], "little") + 8
-    if not isinstance(orientation, int) or not 1 <= orientation <= 8:
-        orientation = 1
-    return ImageHeader(kind, height, width, orientation, data_end)
 
 
-def _tiff_layout(image: TiffImagePlugin.TiffImageFile) -> tuple[int, int, int]:
-    """Stored width and height, and the end of the last strip or tile."""
+def _orientation(exif_data: bytes | None) -> int:
+    """1 to 8; 1 where there is no EXIF data, or none that can be read."""
+    if not exif_data:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(exif_data)
+        return _valid_orientation(exif.get(_ORIENTATION, 1))
+    except Exception:  # every camera and editor writes EXIF in its own way
+        return 1
+
+
+def _valid_orientation(value: object) -> int:
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _webp_header(head: bytes) -> ImageHeader | None:
+    """From the first chunk. A file with EXIF data, which stands at its end, must be in `head` as a whole."""
+    size, data_end = canvas_size("WEBP", head), int.from_bytes(head[4:8], "little") + 8
+    if size is None:
+        return None
+    orientation = 1
+    if head[12:16] == b"VP8X" and head[20] & _WEBP_EXIF:
+        place = head.rfind(b"EXIF")
+        if len(head) < data_end or place < 0:
+            return None
+        length = int.from_bytes(head[place + 4 : place + 8], "little")
+        orientation = _orientation(head[place + 8 : place + 8 + length])
+    return ImageHeader("WEBP", size[1], size[0], orientation, data_end)
+
+
+def _tiff_header(image: TiffImagePlugin.TiffImageFile) -> ImageHeader:
+    """From the tags, since Pillow's own size is turned already; the file ends behind its last strip or tile."""
     tags = image.tag_v2
     ends = [
         offset + length
@@ -84,7 +112,8 @@ def _tiff_layout(image: TiffImagePlugin.TiffImageFile) -> tuple[int, int, int]:
         if offsets in tags and lengths in tags
         for offset, length in zip(tags[offsets], tags[lengths], strict=False)
     ]
-    return int(tags[_TIFF_WIDTH]), int(tags[_TIFF_HEIGHT]), max(ends, default=0)
+    orientation = _valid_orientation(tags.get(_ORIENTATION, 1))
+    return ImageHeader("TIFF", int(tags[_TIFF_HEIGHT]), int(tags[_TIFF_WIDTH]), orientation, max(ends, default=0))
 
 
 def ends_well(header: ImageHeader, tail: bytes, size: int) -> bool:
@@ -101,7 +130,7 @@ def ends_well(header: ImageHeader, tail: bytes, size: int) -> bool:
         case "JPEG":
             return b"\xff\xd9" in tail
         case "PNG":
-            return b"IEND" in tail
+            return b"IEND" in tail and b"eXIf" not in tail  # EXIF data may also stand behind the pixels
         case "GIF":
             return tail.rstrip(b"\0").endswith(b";")
         case "BMP":
