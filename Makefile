@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 # tests without any of these marks need nothing but Python; tests/conftest.py sets the first four
 QUICK := not ray and not store and not browser and not process and not slow and not faults
 
-.PHONY: help setup demo picture tree faults-page quick test lint typecheck imports unit test-slow test-faults wheel format clean
+.PHONY: help setup demo picture tree faults-page quick test lint typecheck imports unit test-slow test-faults test-fuzz wheel format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -44,6 +44,9 @@ unit: $(INSTALLED) ## the tests of `make test` alone
 
 test-slow: $(INSTALLED) ## the tests that take longer than a minute each
 	$(BIN)/pytest -m "slow and not faults"
+
+test-fuzz: $(INSTALLED) ## mutated annotation files, images and archives: none may end a command by a crash
+	$(BIN)/pytest tests/fuzz
 
 # the first two files bring a Ray of their own each, and so come before those that share one
 test-faults: $(INSTALLED) ## kills at every moment, stores that misbehave, hostile images; writes build/faults.md
