@@ -12,11 +12,18 @@ either stands in docs/training.md.
 
 from __future__ import annotations
 
+from jobs.runtime.errors import UsageError
 from jobs.train.options import TrainConfig
 
 
 def run(config: TrainConfig) -> int:
-    """Train until done; returns the exit code."""
+    """Train until done, or check the data alone; returns the exit code."""
+    if config.check:
+        from jobs.train.check import check_data
+
+        return check_data(config)
+    if not config.output:
+        raise UsageError("--output is needed: the folder or URI of the run; only --check goes without")
     from jobs.train.command import run_training
 
     return run_training(config)

@@ -19,6 +19,7 @@ from yolact.coco.annotations import (
     AnnotatedImage,
     AnnotatedImages,
     Annotation,
+    AnnotationProblem,
 )
 from yolact.coco.checks import find_problems
 from yolact.coco.file_names import FileNames
@@ -48,40 +49,71 @@ class ImageSet:
     """leave out images that turn out broken later"""
 
 
-def open_image_set(
-    annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5, skip_broken: bool = False
-) -> ImageSet:
-    """Read annotations, report everything broken in them by id, and leave it out if asked to.
+@dataclass(frozen=True)
+class InspectedSet:
+    """A data set with everything that was found broken in it."""
+
+    name: str
+    data: AnnotatedImages
+    read_bytes: Callable[[str], bytes]
+    problems: tuple[AnnotationProblem, ...]
+
+    def settle(self, skip_broken: bool) -> AnnotatedImages:
+        """The data without what is broken.
+
+        Raises:
+            UsageError: if something is broken and `skip_broken` is off, or if nothing to learn is left.
+        """
+        data = settle_problems(self.data, self.problems, self.name, skip_broken=skip_broken)
+        if not data.images:
+            raise UsageError(f"{self.name} has no images")
+        _refuse_without_objects(data, self.name)
+        return data
+
+
+def inspect_image_set(annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5) -> InspectedSet:
+    """Read annotations, and check them and the image files.
 
     Args:
         annotations: COCO JSON, or the label table of `yolact label`.
-        images: folder of the images; None for a label table, whose pictures are read from the lake.
+        images: folder of the images; None for a label table, whose images are read from the lake.
         name: of the data set, for messages.
         score_threshold: with a label table, least score of an instance.
+
+    Raises:
+        UsageError: if annotations or images are not there, or if the annotations are in no format that is read.
+    """
+    if not is_coco_file(annotations):
+        data, reader = read_label_annotations(annotations, score_threshold)
+        return InspectedSet(name, data, reader, tuple(find_problems(data)))
+    if images is None:
+        raise UsageError(f"{annotations} needs the folder of its images as well")
+    read = read_coco(annotations)
+    tell_notes(read, name)
+    files = list_files(images)
+    data = with_files(read, files)
+    problems = find_problems(data, files)
+    problems += check_images(data, problems, files, name)
+    return InspectedSet(name, data, FolderImages(images), tuple(problems))
+
+
+def open_image_set(
+    annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5, skip_broken: bool = False
+) -> ImageSet:
+    """A data set to train on: what is broken in it is told by id, and left out if asked to.
+
+    Args:
+        annotations: see `inspect_image_set`.
+        images: see there.
+        name: see there.
+        score_threshold: see there.
         skip_broken: go on without what is broken.
 
     Raises:
-        UsageError: if something is broken and `skip_broken` is off, or if no image is left.
+        UsageError: if something is broken and `skip_broken` is off, or if nothing to learn is left.
     """
-    reader: Callable[[str], bytes]
-    if is_coco_file(annotations):
-        if images is None:
-            raise UsageError(f"{annotations} needs the folder of its images as well")
-        read = read_coco(annotations)
-        tell_notes(read, name)
-        files = list_files(images)
-        data = with_files(read, files)
-        problems = find_problems(data, files)
-        problems += check_images(data, problems, images, files, name)
-        reader = FolderImages(images)
-    else:
-        data, reader = read_label_annotations(annotations, score_threshold)
-        problems = find_problems(data)
-    data = settle_problems(data, problems, name, skip_broken=skip_broken)
-    if not data.images:
-        raise UsageError(f"{name} has no images")
-    _refuse_without_objects(data, name)
-    return ImageSet(data, reader, skip_broken)
+    inspected = inspect_image_set(annotations, images, name, score_threshold=score_threshold)
+    return ImageSet(inspected.settle(skip_broken), inspected.read_bytes, skip_broken)
 
 
 def is_coco_file(annotations: str) -> bool:

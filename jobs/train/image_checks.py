@@ -35,7 +35,6 @@ class FileEnds:
 def check_images(
     data: AnnotatedImages,
     known: Sequence[AnnotationProblem],
-    folder: str,
     files: Mapping[str, storage.ObjectInfo],
     name: str,
 ) -> list[AnnotationProblem]:
@@ -47,8 +46,7 @@ def check_images(
     Args:
         data: with file names as paths below the folder.
         known: problems found already; images that they name are not looked at.
-        folder: of the images.
-        files: listing of that folder.
+        files: listing of that folder, by these paths.
         name: of the data set, for messages.
 
     Returns:

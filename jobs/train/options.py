@@ -15,8 +15,8 @@ class TrainConfig:
 
     annotations: str
     """COCO instances JSON, or the OUTPUT of `yolact label` to train on its masks (any fsspec URI)"""
-    output: str
-    """folder or URI of the run: checkpoints, metrics and the final model"""
+    output: str = ""
+    """folder or URI of the run: checkpoints, metrics and the final model; only --check goes without"""
     config: str | None = None
     """model config, e.g. nuclei or yolact_resnet50, or a JSON file of one; its classes become those of the annotations;
     may be left out where --init-weights names a config or is an own checkpoint"""
@@ -42,7 +42,9 @@ class TrainConfig:
     score_threshold: float = 0.5
     """with a label table: instances below this score are not learnt"""
     skip_broken: bool = False
-    """leave broken annotations and missing images out instead of stopping"""
+    """leave broken annotations and images out instead of stopping"""
+    check: bool = False
+    """check annotations and image files, show what the data holds, and stop"""
     max_failures: int = 3
     """how often lost workers are restarted before the run gives up"""
     seed: int = 0
