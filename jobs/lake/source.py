@@ -15,7 +15,10 @@ from yolact.images.decode import IMAGE_STATUSES
 
 Kind = Literal["image", "tar", "parquet"]
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
+IMAGE_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
+    *(".avif", ".avifs", ".heic", ".heics", ".heif", ".hif"),
+)
 #: compressed tars are listed too, so that they become a row that says so
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 PARQUET_EXTENSIONS = (".parquet", ".pq")

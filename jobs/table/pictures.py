@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from jobs import lake, storage
 from jobs.runtime.errors import UsageError
 from jobs.table import parquet as tables
+from yolact.images.header import stored_orientation
 
 _EXIF_ORIENTATION = 0x0112
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
@@ -83,6 +84,9 @@ def upright(data: bytes) -> bytes:
     Bytes come back unchanged if the picture lies as it is stored. Otherwise it is written again in its own format,
     lossless where the format is and JPEG at quality 95.
     """
+    # XMP data may state a turn too, which labels do not follow
+    if stored_orientation(data) == 1:
+        return data
     with Image.open(io.BytesIO(data)) as image:
         if image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1):
             return data

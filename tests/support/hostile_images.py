@@ -77,7 +77,7 @@ def _no_images() -> Iterator[HostileFile]:
     yield HostileFile("gzipped.jpg", gzip.compress(good_jpeg(), mtime=0), "undecodable")
     yield HostileFile("random.jpg", np.random.default_rng(1).bytes(20_000), "undecodable")
     yield HostileFile("drawing.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "undecodable")
-    yield HostileFile("phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "unsupported")
+    yield HostileFile("phone.jpg", b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(200), "unsupported")
 
 
 def _cut_and_corrupt() -> Iterator[HostileFile]:
@@ -107,7 +107,7 @@ def _bombs() -> Iterator[HostileFile]:
     bmp[18:26] = struct.pack("<ii", side, side)
     yield HostileFile("bomb.bmp", bytes(bmp), "too_large")
     text = b"tEXt-bomb\0\0" + zlib.compress(bytes(100 << 20), 9)
-    yield HostileFile("text-bomb.png", png_file(2, 2, rows=b"\0\1\2" * 2, extra=[(b"zTXt", text)]), "undecodable")
+    yield HostileFile("text-bomb.png", png_file(2, 2, rows=b"\0\1\2" * 2, extra=[(b"zTXt", text)]), OK)
 
 
 def _odd_sizes() -> Iterator[HostileFile]:

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
+from yolact.images.decode import MAX_PIXELS
+from yolact.images.errors import ImageError
+from yolact.images.exif import orientation_of
 from yolact.images.kinds import canvas_size, image_kind
+from yolact.images.png import parse_png
 
 #: bytes from the start of a file that hold the header of most images
 HEAD_BYTES = 64 << 10
@@ -67,25 +71,20 @@ def read_header(head: bytes) -> ImageHeader | None:
             image = _OPENERS[kind](io.BytesIO(head))
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 return _tiff_header(image)
-            return ImageHeader(kind, image.height, image.width, _orientation(image.info.get("exif")))
+            return ImageHeader(kind, image.height, image.width, orientation_of(image.info.get("exif") or b""))
     except Exception:  # decoders raise errors of any kind; whoever decodes the whole file says what is wrong
         return None
 
 
-def _orientation(exif_data: bytes | None) -> int:
-    """1 to 8; 1 where there is no EXIF data, or none that can be read."""
-    if not exif_data:
-        return 1
-    exif = Image.Exif()
-    try:
-        exif.load(exif_data)
-        return _valid_orientation(exif.get(_ORIENTATION, 1))
-    except Exception:  # every camera and editor writes EXIF in its own way
-        return 1
-
-
-def _valid_orientation(value: object) -> int:
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def stored_orientation(data: bytes) -> int | None:
+    """The orientation, 1 to 8, that `decode_image` applies to a whole file; None where its header cannot be read."""
+    if image_kind(data) == "PNG":  # EXIF data may stand behind the pixels
+        try:
+            return parse_png(data, MAX_PIXELS).orientation
+        except ImageError:
+            return None
+    header = read_header(data)
+    return None if header is None else header.orientation
 
 
 def _webp_header(head: bytes) -> ImageHeader | None:
@@ -99,7 +98,7 @@ def _webp_header(head: bytes) -> ImageHeader | None:
         if len(head) < data_end or place < 0:
             return None
         length = int.from_bytes(head[place + 4 : place + 8], "little")
-        orientation = _orientation(head[place + 8 : place + 8 + length])
+        orientation = orientation_of(head[place + 8 : place + 8 + length])
     return ImageHeader("WEBP", size[1], size[0], orientation, data_end)
 
 
@@ -112,7 +111,8 @@ def _tiff_header(image: TiffImagePlugin.TiffImageFile) -> ImageHeader:
         if offsets in tags and lengths in tags
         for offset, length in zip(tags[offsets], tags[lengths], strict=False)
     ]
-    orientation = _valid_orientation(tags.get(_ORIENTATION, 1))
+    stated = tags.get(_ORIENTATION, 1)
+    orientation = stated if isinstance(stated, int) and 1 <= stated <= 8 else 1
     return ImageHeader("TIFF", int(tags[_TIFF_HEIGHT]), int(tags[_TIFF_WIDTH]), orientation, max(ends, default=0))
 
 
