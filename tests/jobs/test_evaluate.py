@@ -131,11 +131,21 @@ def test_two_rows_for_one_image_are_refused(tmp_path):
         match_labels(read_labels(str(tmp_path / "out")), parse_coco(truth("a.jpg")))
 
 
+@pytest.mark.parametrize("change", [{"mask": b"o" * 999}, {"mask": b""}, {"score": float("nan")}, {"mask": b"\xff"}])
+def test_a_damaged_table_is_one_line(tmp_path, change):
+    damaged = {**instance(square(10, 10), 0, 0.9), **change}
+    write_labels(tmp_path / "out", [[row("a.jpg", SIZE, [damaged])]])
+    with pytest.raises(UsageError, match=r"instance 0 of a\.jpg has .*: the label table is damaged"):
+        match_labels(read_labels(str(tmp_path / "out")), parse_coco(truth("a.jpg")))
+
+
 def test_limits_that_coco_cannot_use_are_bad_usage(tmp_path):
     with pytest.raises(UsageError, match="--max-detections"):
         run(EvaluateConfig(str(tmp_path), ground_truth="truth.json", max_detections=(10,)))
     with pytest.raises(UsageError, match="no annotation file"):
         run(EvaluateConfig(str(tmp_path), ground_truth=str(tmp_path / "truth.json")))
+    with pytest.raises(UsageError, match="Is a directory"):
+        run(EvaluateConfig(str(tmp_path), ground_truth=str(tmp_path)))
 
 
 def by_name(oddities):
