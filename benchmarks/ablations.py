@@ -7,11 +7,24 @@ Prints a Markdown table of AP and of the time of the suppression itself, taken o
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from benchmarks.harness import run_benchmark
+from jobs.train.data import open_image_set
+from jobs.train.validation import detect_images
+from yolact.coco.annotations import coco_json
+from yolact.coco.evaluation import evaluate_instances
+from yolact.images.decode import decode_image
+from yolact.images.prepare import network_input, prepare_image
+from yolact.inference.nms import NMS_KINDS
+from yolact.inference.postprocess import detect
+from yolact.network.model import build_yolact
+from yolact.weights.checkpoint import load_model
 
 if TYPE_CHECKING:
     from jobs.train.data import ImageSet
@@ -41,9 +54,6 @@ class AblationsConfig:
 
 def main(config: AblationsConfig) -> None:
     """Measure every variant and print the table."""
-    from jobs.train.data import open_image_set
-    from yolact.weights.checkpoint import load_model
-
     images = open_image_set(config.annotations, config.images, "evaluation set")
     images = replace(images, data=replace(images.data, images=images.data.images[: config.limit]))
     model, _ = load_model(config.weights, config.config)
@@ -75,11 +85,6 @@ def compare_nms_and_crop(model: Yolact, images: ImageSet, config: AblationsConfi
 
 def variant_scores(model: Yolact, images: ImageSet, nms: NmsKind, max_detections: int, **changes: Any) -> str:
     """Mask AP, AP50, AP75 and box AP, as cells, of the model's weights under another config."""
-    from jobs.train.validation import detect_images
-    from yolact.coco.annotations import coco_json
-    from yolact.coco.evaluation import evaluate_instances
-    from yolact.network.model import build_yolact
-
     variant = build_yolact(replace(model.config, **changes))
     variant.load_state_dict(model.state_dict())
     found = list(detect_images(variant, images, "cpu", range(len(images.data.images)), nms=nms))
@@ -90,15 +95,6 @@ def variant_scores(model: Yolact, images: ImageSet, nms: NmsKind, max_detections
 
 def nms_times(model: Yolact, images: ImageSet, kinds: tuple[NmsKind, ...], rounds: int = 5) -> dict[str, float]:
     """Median milliseconds per image from raw predictions to kept boxes, per kind."""
-    import statistics
-
-    import torch
-
-    from yolact.images.decode import decode_image
-    from yolact.images.prepare import network_input, prepare_image
-    from yolact.inference.nms import NMS_KINDS
-    from yolact.inference.postprocess import detect
-
     spent: dict[str, list[float]] = {kind: [] for kind in kinds}
     with torch.inference_mode():
         for image in images.data.images:

@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from benchmarks.harness import run_benchmark
+from jobs.export_model import export_program, write_onnx
+from yolact.images.prepare import prepare_image
+from yolact.inference.engine import make_engine
+from yolact.inference.engine_choice import ENGINES, PRECISIONS, capabilities_here, choose_engine
+from yolact.network.model import build_yolact
 
 
 @dataclass(frozen=True)
@@ -72,8 +82,6 @@ def main(config: EnginesBenchConfig) -> None:
 
 def here() -> tuple[str, ...]:
     """PRECISION/ENGINE of all that this machine's CPU can run, but for the yardstick."""
-    from yolact.inference.engine_choice import ENGINES, PRECISIONS, capabilities_here, choose_engine
-
     found = []
     capabilities = capabilities_here("cpu")
     for precision in PRECISIONS:
@@ -89,11 +97,6 @@ def here() -> tuple[str, ...]:
 
 def measure(config: EnginesBenchConfig) -> EngineFigures:
     """Time every engine, in turns."""
-    import numpy as np
-    import torch
-
-    from yolact.network.model import build_yolact
-
     torch.set_num_threads(config.threads)
     torch.manual_seed(0)
     model = build_yolact(config.config).eval()
@@ -135,8 +138,6 @@ def measure(config: EnginesBenchConfig) -> EngineFigures:
 
 def matmul_rate(dtype: Any, side: int = 2048) -> float:
     """Floating-point operations per second of one product of two square matrices."""
-    import torch
-
     left, right = (torch.ones(side, side, dtype=dtype) for _ in range(2))
     start = time.perf_counter()
     torch.mm(left, right)
@@ -145,9 +146,6 @@ def matmul_rate(dtype: Any, side: int = 2048) -> float:
 
 def count_operations(model: Any) -> int:
     """Floating-point operations of the network for one image; a multiplication and its addition are two."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
     size = model.config.input_size
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.infer(torch.zeros(1, 3, size, size))
@@ -155,11 +153,6 @@ def count_operations(model: Any) -> int:
 
 
 def _call(model: Any, name: str, images: Any, threads: int, network: Any) -> Callable[[], object]:
-    import torch
-
-    from yolact.inference.engine import make_engine
-    from yolact.inference.engine_choice import capabilities_here, choose_engine
-
     if name == "onnxruntime":
         return _onnxruntime(model, images, threads)
     precision, _, runner = name.partition("/")
@@ -171,11 +164,7 @@ def _call(model: Any, name: str, images: Any, threads: int, network: Any) -> Cal
 
 
 def _onnxruntime(model: Any, images: Any, threads: int) -> Callable[[], object]:
-    import tempfile
-
-    import onnxruntime
-
-    from jobs.export_model import export_program, write_onnx
+    import onnxruntime  # of the extra [onnx]
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
@@ -188,10 +177,7 @@ def _onnxruntime(model: Any, images: Any, threads: int) -> Callable[[], object]:
 
 
 def _int8(model: Any) -> Any:
-    import numpy as np
-
-    from yolact.images.prepare import prepare_image
-    from yolact.inference.openvino_engine import quantise
+    from yolact.inference.openvino_engine import quantise  # of the extra [openvino]
 
     rng = np.random.default_rng(0)
     pictures = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]

@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from benchmarks import engines, postprocess
 from benchmarks.harness import run_benchmark
 
 RATIOS = Path(__file__).parent / "ratios.json"
@@ -53,8 +56,6 @@ def main(config: GuardConfig) -> None:
 
 def cpu_kind() -> str:
     """The best instructions for networks that this CPU has."""
-    import torch
-
     capabilities = torch.cpu.get_capabilities()
     return next((name for name in _INSTRUCTIONS if capabilities.get(name)), "none of them")
 
@@ -72,8 +73,6 @@ def regressions(stored: Mapping[str, float], measured: Mapping[str, float]) -> l
 
 def measure(config: GuardConfig) -> dict[str, float]:
     """How many times faster than its yardstick each thing is."""
-    from benchmarks import engines, postprocess
-
     ratios: dict[str, float] = {}
     steps = postprocess.measure(postprocess.PostprocessBenchConfig(config.config, threads=config.threads))
     for case in ("100 detections", "10 detections"):

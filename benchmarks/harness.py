@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
+import tyro
+
 from jobs.runtime.errors import EXIT_OK, exit_code_of
 
 Config = TypeVar("Config")
@@ -13,8 +15,6 @@ Config = TypeVar("Config")
 
 def run_benchmark(config_class: type[Config], description: str | None, main: Callable[[Config], None]) -> NoReturn:
     """Parse the flags into `config_class`, call `main` with it, leave with an exit code of `jobs.runtime.errors`."""
-    import tyro
-
     config = tyro.cli(config_class, description=description)
 
     def call() -> int:

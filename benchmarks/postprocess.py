@@ -19,11 +19,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import batched_nms
 
 from benchmarks.harness import run_benchmark
-from yolact.config import YolactConfig
+from jobs.bench.release_path import simple_detect, simple_masks, simple_rles
+from yolact.config import CONFIGS, NmsConfig, YolactConfig
+from yolact.geometry.rle import encode_mask_logits
+from yolact.inference.nms import fast_nms
+from yolact.inference.postprocess import detect, instance_masks
 from yolact.network.anchors import make_anchors
-from yolact.network.model import RawPredictions
+from yolact.network.model import RawPredictions, build_yolact
 
 
 @dataclass(frozen=True)
@@ -62,15 +67,6 @@ def in_turns(calls: dict[str, tuple[Callable[[], object], int]], rounds: int = 4
 
 def compare_paths(config: PostprocessBenchConfig, instances: int) -> dict[str, float]:
     """Median milliseconds of both paths on a scene, and of the product's steps. Raises where the results differ."""
-    import torch
-
-    from jobs.bench.release_path import simple_detect, simple_masks, simple_rles
-    from yolact.config import CONFIGS
-    from yolact.geometry.rle import encode_mask_logits
-    from yolact.inference.nms import fast_nms
-    from yolact.inference.postprocess import detect, instance_masks
-    from yolact.network.model import build_yolact
-
     model = CONFIGS[config.config]
     network = build_yolact(model).eval()
     raw, anchors = make_scene(model, instances)
@@ -112,12 +108,6 @@ def compare_nms(candidates: int = 2000, classes: int = 80) -> dict[str, float]:
 
     Random boxes and scores, the release's settings: IoU 0.5, 200 boxes a class, 100 detections.
     """
-    import torch
-    from torchvision.ops import batched_nms
-
-    from yolact.config import NmsConfig
-    from yolact.inference.nms import fast_nms
-
     rng = torch.Generator().manual_seed(0)
     corner = torch.rand(candidates, 2, generator=rng) * 0.8
     boxes = torch.cat([corner, corner + 0.02 + 0.3 * torch.rand(candidates, 2, generator=rng)], dim=1)
@@ -139,8 +129,6 @@ def compare_nms(candidates: int = 2000, classes: int = 80) -> dict[str, float]:
 
 def measure(config: PostprocessBenchConfig) -> dict[str, dict[str, float]]:
     """All figures."""
-    import torch
-
     torch.set_num_threads(config.threads)
     with torch.inference_mode():
         return {

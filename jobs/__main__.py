@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import sys
 from typing import Annotated, Any
 
@@ -31,9 +33,6 @@ def overview() -> str:
 
 def parse_config(command: str, arguments: list[str]) -> Any:
     """Turn flags into the command's frozen config; a bad flag is `UsageError` in one line."""
-    import contextlib
-    import io
-
     import tyro
 
     module = importlib.import_module("jobs." + command.replace("-", "_"))

@@ -1,14 +1,15 @@
-"""The whole way on a small lake: draw plates, label them, show what was written and how to look at it.
+"""Everything on a small lake: draw plates, label them, show what was written and how to look at it.
 
     yolact demo --output demo
 
-Two to four minutes on 2 cores, Ray's start included. Prints the AP against the plates' exact ground truth.
+Takes two to four minutes on 2 cores, Ray's start included. Prints the AP against the plates' exact ground truth.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobs import evaluate, label, plates, report
 from jobs.runtime.errors import EXIT_OK
 
 
@@ -23,9 +24,7 @@ class DemoConfig:
 
 
 def run(config: DemoConfig) -> int:
-    """Draw, label, evaluate, make the page; returns the exit code of the labelling."""
-    from jobs import evaluate, label, plates, report
-
+    """Draw, label, evaluate, make the report page; returns the exit code of the labelling."""
     lake, labels = f"{config.output}/lake", f"{config.output}/labels"
     truth, page = f"{lake}/ground_truth.json", f"{config.output}/report.html"
     print(f"== a lake of tar shards: {lake}", flush=True)
@@ -51,7 +50,7 @@ def run(config: DemoConfig) -> int:
 
 
 def _show_rows(labels: str) -> None:
-    import pyarrow.parquet as pq
+    import pyarrow.parquet as pq  # not at the top: --help shall be quick
 
     table = pq.read_table(f"{labels}/labels")
     for row in table.slice(0, 3).to_pylist():

@@ -19,8 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.harness import run_benchmark
-from benchmarks.scale.figures import RunFigures, make_figures
+from benchmarks.scale.figures import RunFigures, make_figures, markdown_table, memory_plot
+from benchmarks.scale.plain_loop import run_plain_loop
+from benchmarks.scale.stand_in import save_stand_in_checkpoint, write_lake
 from benchmarks.scale.watch import Watched, watch
+from jobs.table.output import Output
 
 _INPUT_SIZE = 96
 
@@ -44,10 +47,6 @@ def measure_run(images: int, folder: Path, config: ScaleConfig) -> tuple[RunFigu
 
     Raises `RuntimeError` where the job fails, with its log.
     """
-    from benchmarks.scale.plain_loop import run_plain_loop
-    from benchmarks.scale.stand_in import save_stand_in_checkpoint, write_lake
-    from jobs.table.output import Output
-
     lake, output, weights = folder / "lake", folder / "out", folder / "stand-in.safetensors"
     write_lake(lake, images)
     save_stand_in_checkpoint(weights)
@@ -71,8 +70,6 @@ def linearity(runs: Sequence[RunFigures]) -> str:
 
 def measure(config: ScaleConfig) -> list[RunFigures]:
     """All sizes, the results written after each."""
-    from benchmarks.scale.figures import markdown_table, memory_plot
-
     config.output.mkdir(parents=True, exist_ok=True)
     runs = []
     for images in sorted(config.images):

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import storage
 from jobs.report.building import ReportContent, build_report
+from jobs.report.cards import read_pixels
 from jobs.report.page import render
 from jobs.report.truth import read_truth
 from jobs.runtime.errors import UsageError
+from jobs.runtime.model_source import resolve_model
 from jobs.table.pictures import PictureSource
 from jobs.table.read import LabelTable, open_labels
 
@@ -50,15 +52,12 @@ def _model(config: ReportConfig) -> Any:
         return None
     if config.config is None and config.weights is None:
         raise UsageError(f"--prototypes {config.prototypes}: say whose with --config or --weights")
-    from jobs.runtime.model_source import resolve_model
-
     return resolve_model(config.config, config.weights)
 
 
 def _prototype_views(count: int, table: LabelTable, content: ReportContent, model: Any) -> list[PrototypeView]:
     """Of the pictures shown with the most certain instances, those in which the model finds something."""
-    from jobs.report.cards import read_pixels
-    from jobs.report.prototypes import prototype_view
+    from jobs.report.prototypes import prototype_view  # imports torch, which a page without prototypes does not need
 
     best = sorted(
         (card for card in content.cards if card["picture"] and card["instances"]),

@@ -50,14 +50,14 @@ def share_runner(shares: Sequence[Share], address: str) -> Iterator[ShareRunner]
     if len(shares) <= 1:
         yield ShareRunner(shares, on_ray=False)
         return
-    from jobs.runtime.ray_session import ray_session
+    from jobs.runtime.ray_session import ray_session  # imports Ray, which one piece does not need
 
     with ray_session(address):
         yield ShareRunner(shares, on_ray=True)
 
 
 def _on_ray(work: Callable[[int, Share], Iterator[Result]], shares: Sequence[Share]) -> Iterator[Result]:
-    import ray
+    import ray  # a table of one piece is read without it
 
     as_task = ray.remote(
         num_cpus=1,

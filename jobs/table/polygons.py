@@ -17,8 +17,6 @@ from pycocotools import mask as coco_mask
 
 def float32_json(value: float) -> float:
     """The shortest decimal that gives the same float32 again: 0.1 and not 0.10000000149011612."""
-    import numpy as np
-
     return float(str(np.float32(value)))
 
 

@@ -5,6 +5,7 @@ Where instances overlap, the one with the higher score is on top: in the table's
 
 from __future__ import annotations
 
+import colorsys
 import io
 from collections.abc import Iterator
 
@@ -64,8 +65,6 @@ def palette_png_bytes(values: np.ndarray) -> bytes:
 
 def _palette() -> bytes:
     """Black, then 255 colours: hues a golden angle apart, so that neighbouring labels differ."""
-    import colorsys
-
     colours = [(0.0, 0.0, 0.0)]
     for value in range(1, 256):
         hue = value * 0.381966 % 1
