@@ -66,7 +66,8 @@ def graph(files: dict[str, Path]) -> dict[str, set[str]]:
 
 
 def circles(edges: dict[str, set[str]]) -> list[list[str]]:
-    """The modules that stay when all that import nothing, and all that nobody imports, are taken away again and again."""
+    """The modules of circles, and those between two circles; empty where there is none."""
+    # again and again, take away what imports nothing and what nobody imports; a circle stays
     left = {name: set(others) for name, others in edges.items()}
     while True:
         wanted = {other for others in left.values() for other in others}
