@@ -1,1 +1,9 @@
-"""What runs on Ray and from the shell; `yolact.*` is the model library these jobs compose."""
+"""What runs on Ray and from the shell; `yolact.*` is the model library these jobs compose.
+
+Importing it switches off the reports that libraries send home. Every process of a job imports it before them: the
+driver, Ray's workers, data loaders and their children. A variable that the user has set stays as it is.
+"""
+
+from jobs.runtime.telemetry import switch_off_telemetry
+
+switch_off_telemetry()

@@ -164,8 +164,6 @@ class PredictorSettings:
         from yolact.inference.predictor import Predictor
 
         torch.set_num_threads(threads)
-        # of the whole process, whose threads share it: mask rescoring is a network too
-        torch.backends.cudnn.allow_tf32 = False
         options: dict[str, Any] = {
             "device": self.device,
             "precision": self.precision,

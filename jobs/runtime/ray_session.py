@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from jobs.runtime.errors import JobError
+from jobs.runtime.telemetry import without_usage_process
 
 
 @contextmanager
@@ -117,7 +118,8 @@ def _start_local(quiet: Mapping[str, Any]) -> None:
     value, makes_clusters = os.environ.get(switch), ray_constants.ENABLE_RAY_CLUSTER
     os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        with without_usage_process():
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = makes_clusters
         if value is None:

@@ -10,6 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from yolact.geometry.resampling import bilinear_neighbours
+
+#: prototype pixels by which a box is grown on each side before its mask is cut
+CROP_PADDING = 1.0
+
 
 class RegionPixels(NamedTuple):
     """The pixels of P rectangles, one rectangle after the other: N entries."""
@@ -23,7 +28,12 @@ class RegionPixels(NamedTuple):
 
 
 def region_pixels(first: Tensor, last: Tensor) -> RegionPixels:
-    """List the pixels of rectangles; `first` (P, 2) and `last` (P, 2) int64 are column, row, the last ones excluded."""
+    """The pixels of P rectangles.
+
+    Args:
+        first: (P, 2) int64 column and row of the first pixel.
+        last: (P, 2) int64 column and row after the last pixel. A rectangle with `last` at or before `first` is empty.
+    """
     columns, rows = (last - first).clamp(min=0).unbind(dim=1)
     counts = columns * rows
     instance = torch.repeat_interleave(torch.arange(len(first), device=first.device), counts)
@@ -33,18 +43,17 @@ def region_pixels(first: Tensor, last: Tensor) -> RegionPixels:
 
 
 def resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear resize without antialiasing (half-pixel centres), binarised above 0.5.
+    """Masks (G, H, W) bool → (G, height, width) bool: bilinear, half-pixel centres, no antialiasing, above 0.5.
 
-    Only the surroundings of each object are computed: with hundreds of small objects, nearly all of the pixels are
-    known to be 0. Masks (G, H, W) bool; returns (G, height, width) bool.
+    Computes only the pixels around each object. Of hundreds of small objects nearly all pixels are 0.
     """
     if masks.shape[1:] == (height, width):
         return masks
     resized = masks.new_zeros((len(masks), height, width))
     if not resized.numel():
         return resized
-    top, bottom, down = _bilinear_neighbours(masks.shape[1], height, masks.device)
-    left, right, across = _bilinear_neighbours(masks.shape[2], width, masks.device)
+    top, bottom, down = _neighbours(masks.shape[1], height, masks.device)
+    left, right, across = _neighbours(masks.shape[2], width, masks.device)
     rows, columns = masks.any(dim=2), masks.any(dim=1)
     first_row, last_row = _extent(rows[:, top] | rows[:, bottom])
     first_column, last_column = _extent(columns[:, left] | columns[:, right])
@@ -70,30 +79,17 @@ def _extent(touched: Tensor) -> tuple[Tensor, Tensor]:
     return first, torch.where(touched.any(dim=1), last, first)
 
 
-def _bilinear_neighbours(source: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    position = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (source / size) - 0.5
-    position = position.clamp(min=0)
-    lower = position.long().clamp(max=source - 1)
-    return lower, (lower + 1).clamp(max=source - 1), position - lower
+def _neighbours(source: int, target: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """`bilinear_neighbours` as tensors on a device."""
+    # copies: torch would warn if the shared arrays were read-only, and must not change them
+    lower, upper, weight = (torch.tensor(array, device=device) for array in bilinear_neighbours(source, target))
+    return lower, upper, weight
 
 
 def crop_pixels(boxes_relative: Tensor, height: int, width: int) -> RegionPixels:
-    """The pixels of each box grown by 1 px on each side: x1 − 1 ≤ column < x2 + 1, clamped to the map.
-
-    Args:
-        boxes_relative: (P, 4) xyxy.
-        height: rows of the map.
-        width: columns of the map.
-    """
-    size = boxes_relative.new_tensor([width, height, width, height])
-    boxes = boxes_relative * size
-    first = (torch.minimum(boxes[:, :2], boxes[:, 2:]) - 1).clamp(min=0).ceil().long()
-    last = torch.minimum(torch.maximum(boxes[:, :2], boxes[:, 2:]) + 1, size[:2]).ceil().long()
+    """The pixels of `crop_regions`, listed box after box."""
+    first, last = crop_regions(boxes_relative, height, width).split(2, dim=1)
     return region_pixels(first, last)
-
-
-#: prototype pixels by which a box is grown on each side before its mask is cut
-CROP_PADDING = 1.0
 
 
 def assemble_masks(prototypes: Tensor, coefficients: Tensor) -> Tensor:
@@ -108,10 +104,10 @@ def mask_logits(prototypes: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def crop_regions(boxes_relative: Tensor, height: int, width: int) -> Tensor:
-    """The pixels of a height × width map that cropping keeps.
+    """The rectangle of a height × width map that cropping keeps: the one crop rule of training and inference.
 
     Args:
-        boxes_relative: (N, 4) xyxy fractions; corners may be swapped or outside.
+        boxes_relative: (N, 4) xyxy fractions; corners may be swapped or outside the map.
         height, width: of the prototypes.
 
     Returns:

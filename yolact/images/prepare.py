@@ -9,12 +9,12 @@ Shapes: H × W the image's own size, h × w what is kept of it, S the network in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from yolact.config import YolactConfig
+from yolact.geometry.resampling import bilinear_neighbours
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +70,9 @@ def network_input(image: PreparedImage, config: YolactConfig, device: torch.devi
     import torch  # here: processes that only decode prepare pictures too, and need no network
 
     size = config.input_size
-    pixels = torch.from_numpy(image.pixels).to(device)
+    # torch has no read-only tensors and warns of read-only arrays: PIL and Arrow give such
+    writeable = image.pixels if image.pixels.flags.writeable else image.pixels.copy()
+    pixels = torch.from_numpy(writeable).to(device)
     rows = _lerp(pixels, 0, *_kept_positions(pixels.shape[0], image.height, size))
     resized = _lerp(rows, 1, *_kept_positions(pixels.shape[1], image.width, size))
     normalised = (resized - resized.new_tensor(config.mean)) / resized.new_tensor(config.std)
@@ -88,25 +90,15 @@ def _lerp(x: Tensor, dim: int, lower: np.ndarray, upper: np.ndarray, weight: np.
     return low + (high - low) * torch.from_numpy(weight).to(x.device).view(shape)
 
 
-@lru_cache(maxsize=256)
-def _positions(source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per output element of one axis: the two source elements it lies between, and the float32 weight of the second."""
-    # rounded to float32 where PyTorch's interpolate rounds: what the release's weights have always seen
-    scale = np.float64(np.float32(source / target))
-    centre = np.maximum((np.arange(target) + 0.5) * scale - 0.5, 0.0).astype(np.float32)
-    lower = np.minimum(centre.astype(np.int64), source - 1)
-    return lower, np.minimum(lower + 1, source - 1), centre - lower.astype(np.float32)
-
-
 def _touched(source: int, target: int) -> np.ndarray:
     """The source elements that a side of more than 2S is sampled at: 2S, two for each output element, rising."""
-    lower, upper, _ = _positions(source, target)
+    lower, upper, _ = bilinear_neighbours(source, target)
     return np.stack([lower, upper], axis=1).reshape(-1)
 
 
 def _kept_positions(kept: int, source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`_positions`, counted among the `kept` elements: all of the source's, or those that `prepare_image` keeps."""
-    lower, upper, weight = _positions(source, target)
+    """`bilinear_neighbours`, counted among the `kept` elements: all, or those that `prepare_image` keeps."""
+    lower, upper, weight = bilinear_neighbours(source, target)
     if kept == source:
         return lower, upper, weight
     if kept != 2 * target or source <= kept:

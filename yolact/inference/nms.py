@@ -1,7 +1,7 @@
 """Non-maximum suppression: Fast NMS (paper, section 3.3), its cross-class variant, and the standard one.
 
-All three take boxes (A, 4) xyxy and foreground scores (A, C) of an image and give `Kept`, best score first; ties go to
-the lower label, then to the lower row, so that the same input always gives the same order.
+All three take boxes (A, 4) xyxy and foreground scores (A, C) of one image. They give `Kept`, best score first. Of equal
+scores the lower label comes first, then the lower row, so that the same input always gives the same order.
 
 Shapes: A boxes, C classes, M candidates (pairs of box and class), N kept.
 """
@@ -20,7 +20,7 @@ from yolact.geometry.boxes import box_iou
 
 
 class Kept(NamedTuple):
-    """What survives: the row of each detection's box, its label and its score."""
+    """The boxes that stay: for each its row in the input, its label and its score."""
 
     rows: Tensor
     """(N,) int64 into A."""
@@ -33,27 +33,37 @@ class Kept(NamedTuple):
         return Kept(self.rows[index], self.labels[index], self.scores[index])
 
 
+#: Of each class, how many times `top_k` pairs enter standard NMS. A box in a crowd has dozens of candidates around it,
+#: and a small number would leave its neighbours out; docs/decisions.md says how this one was chosen.
+STANDARD_FACTOR = 40
+
+#: How many times `max_detections` pairs are looked at first, and by what the number grows where that was too few.
+_FIRST_SHARE, _GROWTH = 4, 4
+
 Nms = Callable[[Tensor, Tensor, NmsConfig, float], Kept]
 
 
 def fast_nms(boxes: Tensor, scores: Tensor, settings: NmsConfig, score_threshold: float = 0.0) -> Kept:
-    """Class-wise Fast NMS: in each class's `top_k` best, drop a box that overlaps any better one, dropped or not.
+    """Class-wise Fast NMS: of the `top_k` best boxes of each class, drop a box that overlaps any better one.
 
-    Gives the `max_detections` best over all classes whose score is above the threshold; with a low one, low scores
-    fill up the list, as in the release.
+    The better one counts even if it is dropped itself. Gives the `max_detections` best over all classes whose score is
+    above the threshold. With a low threshold, low scores fill up the list, as in the release.
     """
     # A box's fate depends on better ones of its class alone, so that the best pairs can be settled without the rest.
-    share = 4 * settings.max_detections
+    share = _FIRST_SHARE * settings.max_detections
     while True:
         candidates = _best_candidates(scores, score_threshold, share)
         kept = _suppress_within_classes(boxes, candidates, settings)
         if len(candidates.rows) < share or share >= scores.numel() or len(kept.rows) >= settings.max_detections:
             return kept.take(slice(settings.max_detections))
-        share *= 4
+        share *= _GROWTH
 
 
 def cross_class_fast_nms(boxes: Tensor, scores: Tensor, settings: NmsConfig, score_threshold: float = 0.0) -> Kept:
-    """Fast NMS over all classes at once: each box has its best class only, `top_k` enter, all survivors are kept."""
+    """Fast NMS over all classes at once: each box keeps its best class only, and the `top_k` best boxes enter.
+
+    Gives all that survive: `max_detections` does not limit them, as in the release.
+    """
     if scores.shape[0] == 0:
         return _candidates(scores, score_threshold)
     best, labels = scores.max(dim=1)
@@ -64,13 +74,22 @@ def cross_class_fast_nms(boxes: Tensor, scores: Tensor, settings: NmsConfig, sco
 
 
 def standard_nms(boxes: Tensor, scores: Tensor, settings: NmsConfig, score_threshold: float = 0.0) -> Kept:
-    """Class-wise greedy NMS of all pairs above `score_floor` and the threshold; gives the `max_detections` best."""
+    """Class-wise greedy NMS of the pairs above `score_floor` and the threshold; gives the `max_detections` best.
+
+    Of each class the `STANDARD_FACTOR * top_k` best pairs enter, so that the work is bounded for any scores: a model
+    after a few steps of training can score every anchor above the floor.
+    """
     candidates = _candidates(scores, max(settings.score_floor, score_threshold))
-    # torchvision shifts each class's boxes apart; in double that costs no accuracy
-    kept = batched_nms(
-        boxes[candidates.rows].double(), candidates.scores.double(), candidates.labels, settings.iou_threshold
-    )
-    return candidates.take(kept.sort().values[: settings.max_detections])
+    candidates = candidates.take(_ranks(candidates.labels) < STANDARD_FACTOR * settings.top_k)
+    # A box's fate depends on better ones of its class alone, so that the best pairs can be settled without the rest.
+    share = _FIRST_SHARE * settings.max_detections
+    while True:
+        best = candidates.take(slice(share))
+        # torchvision shifts the boxes of each class apart; in double that costs no accuracy
+        kept = batched_nms(boxes[best.rows].double(), best.scores.double(), best.labels, settings.iou_threshold)
+        if len(kept) >= settings.max_detections or share >= len(candidates.rows):
+            return best.take(kept.sort().values[: settings.max_detections])
+        share *= _GROWTH
 
 
 NMS_KINDS: dict[NmsKind, Nms] = {"fast": fast_nms, "fast-cross-class": cross_class_fast_nms, "standard": standard_nms}
@@ -83,10 +102,10 @@ def _candidates(scores: Tensor, score_threshold: float) -> Kept:
 
 
 def _best_candidates(scores: Tensor, score_threshold: float, share: int) -> Kept:
-    """The `share` best of `_candidates` and those that tie with the last, or all where there are fewer."""
+    """The `share` best of `_candidates`, and all others with the score of the last one."""
     rows = None
     if len(scores) > share:
-        # the share best rows hold a pair each that is as good, so that no pair of another row is among the best
+        # each of the `share` best rows has a pair with at least this score, so no other row has one of the best pairs
         best = scores.amax(dim=1)
         rows = (best >= best.topk(share).values[-1]).nonzero()[:, 0]
         scores = scores[rows]
@@ -101,25 +120,32 @@ def _best_first(candidates: Kept) -> Kept:
     return candidates.take(candidates.scores.argsort(descending=True, stable=True))
 
 
+def _ranks(labels: Tensor) -> Tensor:
+    """(M,) labels of candidates in order of score → (M,) the place of each in its class, from 0."""
+    by_label = labels.argsort(stable=True)
+    count = torch.bincount(labels)
+    starts = count.cumsum(0) - count
+    rank = torch.empty_like(labels)
+    rank[by_label] = torch.arange(len(labels), device=labels.device) - starts[labels[by_label]]
+    return rank
+
+
 def _suppress_within_classes(boxes: Tensor, candidates: Kept, settings: NmsConfig) -> Kept:
-    """Fast NMS of each class's `top_k` best among candidates in order of score; classes are padded to one size."""
+    """Fast NMS of the `top_k` best of each class. Candidates are in order of score; classes are padded to one size."""
     if len(candidates.rows) == 0:
         return candidates
-    _, group, count = torch.unique(candidates.labels, return_inverse=True, return_counts=True)
-    by_group = group.argsort(stable=True)
-    starts = count.cumsum(0) - count
-    rank = torch.empty_like(group)
-    rank[by_group] = torch.arange(len(group), device=group.device) - starts[group[by_group]]
+    rank = _ranks(candidates.labels)
     enters = rank < settings.top_k
-    candidates, group, rank = candidates.take(enters), group[enters], rank[enters]
-    padded = boxes.new_zeros((len(count), int(rank.max()) + 1, 4))
+    candidates, rank = candidates.take(enters), rank[enters]
+    present, group = torch.unique(candidates.labels, return_inverse=True)
+    padded = boxes.new_zeros((len(present), int(rank.max()) + 1, 4))
     padded[group, rank] = boxes[candidates.rows]
     overlap = _worst_overlap(box_iou(padded, padded))
     return candidates.take(overlap[group, rank] <= settings.iou_threshold)
 
 
 def _worst_overlap(iou: Tensor) -> Tensor:
-    """(..., M, M) pairwise IoU in order of score → (..., M) each box's largest overlap with a better one, or 0."""
+    """(..., M, M) pairwise IoU, boxes in order of score → (..., M) largest IoU of each box with a better one, or 0."""
     if iou.shape[-1] == 0:
         return iou.sum(dim=-2)
     return iou.triu(diagonal=1).amax(dim=-2)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import io
 import logging
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -29,6 +31,21 @@ if TYPE_CHECKING:
     import openvino
 
 _XML, _WEIGHTS = "model.xml", "model.bin"
+
+#: the package by which OpenVINO and NNCF report every import and conversion to an analytics host
+_TELEMETRY = "openvino_telemetry"
+
+
+def import_silently(name: str) -> Any:
+    """Import `openvino` or `nncf` without their telemetry; every use of the two goes through here.
+
+    Both do without it where its package is missing, so this process is told that it is. Their own switch is a file in
+    the user's home folder, or a variable that says that this is CI; both would say something untrue elsewhere. Sending
+    also forks a process that has many threads, and the child can hang for ever. A program that has imported the
+    telemetry package before has made its own choice.
+    """
+    sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]
+    return importlib.import_module(name)
 
 
 @dataclass(frozen=True)
@@ -71,9 +88,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, network: OpenVinoNetwork, precision: Precision, batch_size: int, input_size: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = import_silently("openvino").Core()
         graph = core.read_model(network.xml, network.weights)
         graph.reshape([batch_size, 3, input_size, input_size])
         options: dict[str, Any] = {
@@ -116,12 +131,11 @@ def convert(model: Yolact) -> OpenVinoNetwork:
 
 
 def _convert(model: Yolact) -> openvino.Model:
-    import openvino
-
+    openvino = import_silently("openvino")
     size = model.config.input_size
     example = torch.zeros(1, 3, size, size)
     with warnings.catch_warnings(), torch.no_grad():
-        # of tracing, which is what the converter does
+        # the converter traces the model, and tracing warns of every shape that is read
         warnings.simplefilter("ignore")
         return openvino.convert_model(InferenceNetwork(model), example_input=example, input=[-1, 3, size, size])
 
@@ -151,8 +165,7 @@ def quantise(model: Yolact, images: Sequence[PreparedImage]) -> OpenVinoNetwork:
 
 
 def _serialised(graph: openvino.Model) -> OpenVinoNetwork:
-    import openvino
-
+    openvino = import_silently("openvino")
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / _XML
         openvino.serialize(graph, xml)
@@ -164,8 +177,7 @@ def _quiet_nncf() -> Iterator[Any]:
     """NNCF without its progress bars and remarks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import nncf
-
+        nncf = import_silently("nncf")
         nncf.set_log_level(logging.ERROR)
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield nncf

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from yolact.inference.engine import make_engine
 from yolact.inference.engine_choice import EngineName, Precision, capabilities_here, choose_engine
 from yolact.inference.nms import NMS_KINDS
 from yolact.inference.postprocess import Instances, detect, instance_masks
+from yolact.inference.precision import full_float32
 from yolact.network.model import RawPredictions, Yolact
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Predictor:
     Every image is computed in a batch of exactly `batch_size`, padded with blank ones where there are fewer: for a
     fixed batch size an image's result has the same bits whatever it is called together with.
 
-    Threads may share a predictor: one call has the network at a time, and hands it on before its own last masks.
+    Threads may share a predictor. One call has the network at a time; a call gives it to the next one before it makes
+    its own last masks. A predictor pickles as its model and settings: the process that unpickles it makes the engine
+    anew, for the same precision and engine, and `choice.reason` is then "as asked for".
 
     Args:
         model: is moved to the device and put in evaluation mode.
@@ -74,7 +77,8 @@ class Predictor:
         batch_size: images per run of the network; None takes 16 on a GPU, 1 on a CPU.
         engine: what runs the network: "eager", "compiled" (torch.compile: the first call takes a minute, later
             processes find the code in a cache), "openvino", or "auto" for the fastest of the precision.
-        network: for "openvino", made earlier by `yolact.openvino_engine.convert`; for "int8", by its `quantise`.
+        network: for "openvino", made earlier by `convert` of `yolact.inference.openvino_engine`; for "int8" by its
+            `quantise`.
 
     `choice` tells which precision and engine were taken, and why.
 
@@ -111,10 +115,30 @@ class Predictor:
         self.batch_size = batch_size or (16 if self.device.type == "cuda" else 1)
         self._engine = make_engine(self.model, self.device, self.choice, self.batch_size, network)
         self._has_network = threading.Lock()
+        self._network = network
+        self._nms_kind: NmsKind = nms
         self._nms = NMS_KINDS[nms]
         self._settings = model.config.nms
         if max_detections is not None:
             self._settings = replace(self._settings, max_detections=max_detections)
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """The arguments of `__init__`, in order: locks, threads and compiled code cannot be pickled."""
+        return (
+            self.model,
+            str(self.device),
+            self.choice.precision,
+            self.score_threshold,
+            self.max_detections,
+            self._nms_kind,
+            self.batch_size,
+            self.choice.engine,
+            self._network,
+        )
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Raises `ValueError` where this machine cannot run the same engine."""
+        Predictor.__init__(self, *state)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detect in images.
@@ -156,13 +180,22 @@ class Predictor:
 
     @torch.inference_mode()
     def infer(self, images: Sequence[PreparedImage]) -> RawPredictions:
-        """First half of `predict_prepared`: at most `batch_size` images → raw predictions, float32, on the device."""
-        return self._engine(self._network_inputs(images))
+        """First half of `predict_prepared`: at most `batch_size` images → raw predictions, float32, on the device.
+
+        Raises:
+            ValueError: for more images than `batch_size`.
+        """
+        if len(images) > self.batch_size:
+            raise ValueError(f"at most {self.batch_size} images in one batch (batch_size), not {len(images)}")
+        inputs = self._network_inputs(images)
+        with self._has_network:
+            return self._engine(inputs)
 
     @torch.inference_mode()
     def postprocess(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections]:
         """Second half of `predict_prepared`: what `infer` gave for `images` → their detections."""
-        return [self._detections(raw, index, image) for index, image in enumerate(images)]
+        with full_float32():
+            return [self._detections(raw, index, image) for index, image in enumerate(images)]
 
     def _network_inputs(self, images: Sequence[PreparedImage]) -> Tensor:
         """(batch_size, 3, S, S) float32 on the device; blank where images are fewer."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from yolact.config import NmsConfig
 from yolact.geometry.boxes import box_iou
-from yolact.inference.nms import NMS_KINDS, cross_class_fast_nms, fast_nms, standard_nms
+from yolact.inference import nms
+from yolact.inference.nms import NMS_KINDS, STANDARD_FACTOR, cross_class_fast_nms, fast_nms, standard_nms
 
 
 @st.composite
@@ -123,3 +124,61 @@ def test_nothing_in_nothing_out(kind):
     kept = NMS_KINDS[kind](torch.zeros(0, 4), torch.zeros(0, 3), NmsConfig(), 0.1)
     assert [len(part) for part in kept] == [0, 0, 0]
     assert kept.labels.dtype == kept.rows.dtype == torch.int64
+
+
+def near_equal_scores(count, classes, floor, box=None):
+    """A fresh fine-tune's answer: every anchor scores about the same, above the floor, for every class."""
+    rng = torch.Generator().manual_seed(0)
+    scores = floor + 0.001 + 0.001 * torch.rand(count, classes, generator=rng)
+    if box is not None:
+        return torch.tensor(box).expand(count, 4), scores
+    corner = torch.rand(count, 2, generator=rng) * 0.95
+    return torch.cat([corner, corner + 0.02 + 0.03 * torch.rand(count, 2, generator=rng)], dim=1), scores
+
+
+@pytest.fixture
+def suppressed(monkeypatch):
+    """How many candidates of each class go into every call of torchvision's NMS."""
+    calls = []
+    real = nms.batched_nms
+
+    def counted(boxes, scores, labels, threshold):
+        calls.append(torch.bincount(labels).max().item() if len(labels) else 0)
+        return real(boxes, scores, labels, threshold)
+
+    monkeypatch.setattr(nms, "batched_nms", counted)
+    return calls
+
+
+def test_standard_nms_of_a_fresh_fine_tune_looks_at_few_candidates(suppressed):
+    settings = NmsConfig(score_floor=0.02, top_k=500, max_detections=500)
+    boxes, scores = near_equal_scores(135_756, 2, settings.score_floor)
+    kept = standard_nms(boxes, scores, settings, 0.0)
+    assert len(kept.rows) == settings.max_detections
+    # 271,512 before
+    assert sum(suppressed) < 20_000
+
+
+def test_standard_nms_is_bounded_where_nothing_survives(suppressed):
+    settings = NmsConfig(score_floor=0.02, top_k=50, max_detections=50)
+    boxes, scores = near_equal_scores(30_000, 2, settings.score_floor, box=[0.1, 0.1, 0.2, 0.2])
+    kept = standard_nms(boxes, scores, settings, 0.0)
+    assert sorted(kept.labels.tolist()) == [0, 1]
+    assert max(suppressed) <= STANDARD_FACTOR * settings.top_k
+    assert kept.scores.max() == scores.max()
+
+
+def test_standard_nms_settles_the_best_without_the_rest(suppressed):
+    """Several shares are looked at: the answer is that of the whole list."""
+    settings = NmsConfig(score_floor=0.02, top_k=500, max_detections=40)
+    boxes, scores = near_equal_scores(3_000, 2, settings.score_floor)
+    # a crowd that holds the best scores and leaves one box
+    boxes[:1_000], scores[:1_000] = boxes[0].clone(), scores[:1_000] + 0.01
+    kept = standard_nms(boxes, scores, settings, 0.0)
+    assert len(suppressed) > 1
+    candidates = nms._candidates(scores, settings.score_floor)
+    whole = nms.batched_nms(
+        boxes[candidates.rows].double(), candidates.scores.double(), candidates.labels, settings.iou_threshold
+    )
+    expected = candidates.take(whole.sort().values[: settings.max_detections])
+    assert as_list(kept) == as_list(expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -165,6 +167,73 @@ def test_a_call_that_fails_gives_the_network_back(model, images):
     with pytest.raises(AttributeError):
         predict.predict_prepared([first, second, None])
     same(predict(images[:1])[0], expected)
+
+
+def test_masks_are_scored_in_full_float32(images, monkeypatch):
+    """The mask scoring net runs after the network, and is a network too."""
+    model = random_model(replace(TINY, mask_rescoring=True, input_size=128, protonet_level=2))
+    precisions = []
+    model.mask_scoring.register_forward_hook(
+        lambda *_: precisions.append(torch.backends.cudnn.conv.fp32_precision), always_call=True
+    )
+    Predictor(model, device="cpu")(images[:1])
+    assert precisions == ["ieee"]
+
+
+def test_read_only_arrays_are_taken_without_a_warning(model, images):
+    """PIL and Arrow give such arrays; pytest makes errors of warnings."""
+    predict = Predictor(model, device="cpu")
+    for image in images:
+        read_only = image.copy()
+        read_only.flags.writeable = False
+        same(predict([read_only])[0], predict([image])[0])
+
+
+@pytest.mark.parametrize("engine", ["eager", "openvino"])
+def test_a_predictor_pickles(model, images, engine):
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    predict = Predictor(
+        model, device="cpu", engine=engine, score_threshold=0.2, max_detections=7, nms="standard", batch_size=2
+    )
+    copy = pickle.loads(pickle.dumps(predict))
+    assert (copy.choice.precision, copy.choice.engine) == (predict.choice.precision, engine)
+    for found, expected in zip(copy(images), predict(images), strict=True):
+        same(found, expected)
+
+
+def test_infer_waits_for_the_network(model, images):
+    """One call has the network at a time, whichever half it came in by."""
+    predict = Predictor(model, device="cpu")
+    prepared = [predict.prepare(images[0])]
+    running, most = 0, 0
+    inside = threading.Lock()
+    real = predict._engine.__class__.__call__
+
+    class Counting:
+        def __call__(self, inputs):
+            nonlocal running, most
+            with inside:
+                running += 1
+                most = max(most, running)
+            try:
+                return real(engine, inputs)
+            finally:
+                with inside:
+                    running -= 1
+
+        def start(self, inputs):
+            return lambda: self(inputs)
+
+    engine, predict._engine = predict._engine, Counting()
+    with ThreadPoolExecutor(4) as pool:
+        halves = [pool.submit(predict.infer, prepared) for _ in range(10)]
+        wholes = [pool.submit(predict.predict_prepared, prepared) for _ in range(10)]
+        for call in halves + wholes:
+            call.result()
+    assert most == 1
+    with pytest.raises(ValueError, match="at most 1 images"):
+        predict.infer(prepared * 2)
 
 
 def test_the_batch_size_changes_float_noise_only(model, images):
