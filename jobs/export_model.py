@@ -3,8 +3,8 @@
     yolact export-model --output exported --config yolact_resnet50
 
 Writes model.onnx, model.pt2, anchors.npy and model.json, which says what goes in and what comes out. Both programs take
-any batch size and give the network's raw predictions; what follows (decoding, NMS, masks) is in yolact/postprocess.py.
-A minute or two.
+any batch size and give the network's raw predictions. What follows (decoding, NMS, masks) is in
+yolact/inference/postprocess.py. Takes a minute or two.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a YOLACT model is made of, as values: `YolactConfig` and the named configs in `CONFIGS`.
 
 A config is frozen and JSON-serialisable. An ablation is another value
-(`dataclasses.replace(config, num_prototypes=8)`); only `yolact.model.build_yolact` turns values into parts.
+(`dataclasses.replace(config, num_prototypes=8)`); only `yolact.network.model.build_yolact` turns values into parts.
 This module does not import torch.
 """
 
@@ -74,7 +74,7 @@ class NmsConfig:
     max_detections: int = 100
     """Detections kept per image, over all classes."""
     kind: NmsKind = "fast"
-    """What suppresses, where nothing else is asked for; the paper's Fast NMS, see `yolact.nms`."""
+    """What suppresses, where nothing else is asked for; the paper's Fast NMS, see `yolact.inference.nms`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_floor < 1 or not 0 <= self.iou_threshold <= 1:
@@ -166,10 +166,6 @@ class YolactConfig:
     @property
     def prototype_size(self) -> int:
         return 2 * self.level_size(self.protonet_level)
-
-    @property
-    def num_anchors(self) -> int:
-        return self.anchors.per_cell * sum(self.level_size(level) ** 2 for level in self.head_levels)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that `json` can write; `from_dict` is the inverse."""

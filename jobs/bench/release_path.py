@@ -1,7 +1,7 @@
 """The simple path from raw predictions to masks, step by step as the original release does it.
 
-Softmax over every anchor and class, full-size masks, pycocotools. It is the yardstick of the benchmarks, and what the
-tests hold `yolact.postprocess` and `yolact.rle` against.
+Softmax over every anchor and class, full-size masks, pycocotools. Benchmarks and tests compare
+`yolact.inference.postprocess` and `yolact.geometry.rle` with it.
 
 Shapes: A anchors, C classes, K prototypes of h × w, M candidates, N detections, H × W the image.
 """
@@ -26,7 +26,7 @@ from yolact.network.model import RawPredictions
 def simple_detect(
     raw: RawPredictions, index: int, anchors: Tensor, settings: NmsConfig, score_threshold: float = 0.0
 ) -> Instances:
-    """What `yolact.postprocess.detect` decides with Fast NMS: all boxes, all scores, all classes' lists in full."""
+    """What `detect` of `yolact.inference.postprocess` gives with Fast NMS, computed for every box, score and class."""
     scores = torch.softmax(raw.class_logits[index], dim=-1)[:, 1:]
     boxes = decode_boxes(raw.box_deltas[index], anchors)
     keep = scores.amax(dim=1) > settings.score_floor
@@ -48,7 +48,7 @@ def simple_masks(
 ) -> Tensor:
     """(N, H, W) uint8: assembled, cropped, upsampled and thresholded at full size.
 
-    In float32, as the release does it. In float64 this is the definition of what `yolact.rle` gives.
+    In float32, as the release does it. In float64 this is the definition of what `yolact.geometry.rle` gives.
     """
     masks = assemble_masks(prototypes, instances.coefficients)
     masks = crop_masks(masks, crop_regions(instances.boxes_relative, *masks.shape[1:]))

@@ -43,13 +43,13 @@ def detect_with(predict: Predictor, images: ImageSet, positions: range) -> Itera
     for position in positions:
         image = images.data.images[position]
         (detections,) = predict([decode_image(images.read_bytes(image.file_name))])
-        for index, (x1, y1, x2, y2) in enumerate(detections.boxes.tolist()):
+        for index, box in enumerate(detections.boxes_xywh.tolist()):
             yield DetectedInstance(
                 image_id=image.image_id,
                 category_id=category_ids[int(detections.labels[index])],
                 score=float(detections.scores[index]),
                 mask_score=None if detections.mask_scores is None else float(detections.mask_scores[index]),
-                bbox=(x1, y1, x2 - x1, y2 - y1),
+                bbox=box,
                 mask=detections.masks[index],
             )
 

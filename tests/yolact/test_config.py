@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from yolact.config import COCO_CLASSES, CONFIGS, PASCAL_CLASSES, AnchorConfig, YolactConfig, get_config
+from yolact.network.anchors import make_anchors
 
 BASE = CONFIGS["yolact_base"]
 
@@ -61,7 +62,7 @@ def test_the_release_in_numbers():
     assert COCO_CLASSES[0] == "person"
     assert COCO_CLASSES[-1] == "toothbrush"
     assert len(PASCAL_CLASSES) == 20
-    counts = {name: config.num_anchors for name, config in CONFIGS.items()}
+    counts = {name: len(make_anchors(config)) for name, config in CONFIGS.items()}
     assert counts["yolact_base"] == counts["yolact_resnet50_pascal"] == counts["yolact_darknet53"] == 19_248
     assert counts["yolact_plus_base"] == counts["yolact_plus_resnet50"] == 57_744
     assert counts["yolact_im400"] == 10_077

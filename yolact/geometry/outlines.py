@@ -37,25 +37,20 @@ _DOUBT = 1e-6
 _ITEMS_AT_ONCE = 1_000_000
 
 
-def flips_of_masks(masks: Tensor, regions: Tensor, height: int, width: int) -> np.ndarray:
-    """Where masks change.
+def flips_of_logits(logits: Tensor, regions: Tensor, height: int, width: int) -> np.ndarray:
+    """Where masks change. Takes sigmoids along the outlines only.
 
     Args:
-        masks: (N, h, w) float32 in 0..1.
-        regions: (N, 4) int64 x1, y1, x2, y2, ends excluded: what lies outside counts as 0.
+        logits: (N, h, w) float32 masks before their sigmoid.
+        regions: (N, 4) int64 x1, y1, x2, y2, ends excluded: a mask is 0 outside of its region.
         height, width: H and W.
 
     Returns:
         Rising mask · (H · W + 1) + column · H + row, int64; an even number of equal ones cancels itself.
     """
-    regions = regions.to(masks.device)
-    return _flips(masks, regions, _sides(masks, regions, THRESHOLD, THRESHOLD), _as_they_are, height, width)
-
-
-def flips_of_logits(logits: Tensor, regions: Tensor, height: int, width: int) -> np.ndarray:
-    """`flips_of_masks` of the logits' sigmoids, which are taken along the outlines only."""
     regions = regions.to(logits.device)
-    return _flips(logits, regions, _sides(logits, regions, -_DOUBT, _DOUBT), torch.sigmoid, height, width)
+    sides = sides_of_half(logits, regions, -_DOUBT, _DOUBT)
+    return find_flips(logits, regions, sides, torch.sigmoid, height, width)
 
 
 class _Axis(NamedTuple):
@@ -83,11 +78,7 @@ def _axis(source: int, target: int, device: torch.device) -> _Axis:
     return _Axis(*(torch.from_numpy(array).to(device) for array in (low, high, first, earliest)))
 
 
-def _as_they_are(values: Tensor) -> Tensor:
-    return values
-
-
-def _sides(values: Tensor, regions: Tensor, low: float, high: float) -> Tensor:
+def sides_of_half(values: Tensor, regions: Tensor, low: float, high: float) -> Tensor:
     """(N, h + 2, w + 1) uint8: 0 below, 2 above, 1 between `low` and `high`; 0 outside the regions.
 
     A row of zeros lies above and below, a column to the right.
@@ -106,7 +97,7 @@ def _sides(values: Tensor, regions: Tensor, low: float, high: float) -> Tensor:
     return sides
 
 
-def _flips(
+def find_flips(
     values: Tensor, regions: Tensor, sides: Tensor, soften: Callable[[Tensor], Tensor], height: int, width: int
 ) -> np.ndarray:
     """Between four source pixels on the same side of one half nothing changes: only the other cells are looked at."""

@@ -1,4 +1,4 @@
-"""Soft masks → COCO run-length encoding at the image's size, without ever making a full-size mask.
+"""Soft masks → COCO run-length encoding at the image's size, without making a full-size mask.
 
 Runs go down the columns, as in COCO. Shapes: N masks of h × w, H × W the image.
 """
@@ -8,39 +8,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from yolact.geometry.outlines import flips_of_logits, flips_of_masks
+from yolact.geometry.outlines import flips_of_logits
 
 #: COCO's `{"size": [height, width], "counts": bytes}`
 Rle = dict[str, Any]
 
 
-def encode_soft_masks(
-    masks: Tensor | np.ndarray, regions: Tensor | np.ndarray, height: int, width: int
-) -> tuple[list[Rle], np.ndarray]:
-    """Upsample to H × W, threshold at > 0.5 and encode.
+def encode_mask_logits(logits: Tensor, regions: Tensor, height: int, width: int) -> tuple[list[Rle], np.ndarray]:
+    """Take the sigmoid of masks, upsample them to H × W, threshold at > 0.5 and encode, all masks at once.
+
+    Works on the masks' device; only the places where the masks change leave it.
 
     Args:
-        masks: (N, h, w) float32 in 0..1.
-        regions: (N, 4) int x1, y1, x2, y2, ends excluded: what lies outside counts as 0.
+        logits: (N, h, w) float32 soft masks before their sigmoid.
+        regions: (N, 4) int64 x1, y1, x2, y2, ends excluded: a mask is 0 outside of its region.
         height, width: H and W.
 
     Returns:
         N RLE dicts, and (N,) int64 areas in pixels. A mask without pixels is one run of zeros.
     """
-    masks = torch.as_tensor(masks)
-    flips = flips_of_masks(masks, torch.as_tensor(regions), height, width)
-    return _encode(flips, len(masks), height, width)
-
-
-def encode_mask_logits(logits: Tensor, regions: Tensor, height: int, width: int) -> tuple[list[Rle], np.ndarray]:
-    """`encode_soft_masks` of the logits' sigmoids, which are taken along the outlines only.
-
-    All masks at once, on their device: only the places where they change leave it.
-    """
-    return _encode(flips_of_logits(logits, regions, height, width), len(logits), height, width)
+    return encode_flips(flips_of_logits(logits, regions, height, width), len(logits), height, width)
 
 
 def decode(rle: Rle) -> np.ndarray:
@@ -53,8 +42,9 @@ def decode(rle: Rle) -> np.ndarray:
 def pack_counts(counts: np.ndarray, first: np.ndarray) -> tuple[bytes, np.ndarray]:
     """COCO's compressed form of run lengths.
 
-    From its fourth number on, each is written as the difference to the one two before; every number in groups of five
-    bits, low ones first, as characters from "0" on, the sixth bit saying that more follow.
+    From the fourth number of a mask on, the difference to the number two places before is written instead. Each number
+    is cut into groups of five bits, low bits first. A group is one character, counted from "0"; its sixth bit is set
+    if more groups of the number follow.
 
     Args:
         counts: (R,) run lengths of all masks, one after the other.
@@ -67,7 +57,7 @@ def pack_counts(counts: np.ndarray, first: np.ndarray) -> tuple[bytes, np.ndarra
     differs = index - first > 2
     values = counts.astype(np.int64)
     values[differs] -= counts[index[differs] - 2]
-    # a group is the last when what is left is its own sign: bits above are all 0 after a low, all 1 after a high one
+    # A group is the last one of its number if all higher bits equal its own highest bit, the sign.
     rest = (values ^ (values >> 63)) >> 4
     lengths = np.ones(len(counts), np.int64)
     while (more := rest != 0).any():
@@ -95,10 +85,10 @@ def unpack_counts(packed: bytes) -> np.ndarray:
     return values
 
 
-def _encode(keys: np.ndarray, count: int, height: int, width: int) -> tuple[list[Rle], np.ndarray]:
-    """Flips (as `yolact.outlines` gives them) of masks 0 … count − 1 → RLE dicts and areas."""
+def encode_flips(keys: np.ndarray, count: int, height: int, width: int) -> tuple[list[Rle], np.ndarray]:
+    """The flips that `yolact.geometry.outlines` gives for masks 0 … count − 1 → RLE dicts and areas."""
     pixels = height * width
-    # an even number of flips at one pixel is none: a run that ends one column and goes on at the top of the next
+    # an even number of flips at one pixel cancels out: a run that ends a column goes on at the top of the next
     change = np.flatnonzero(np.diff(keys, prepend=-1))
     odd = np.diff(np.append(change, len(keys))) % 2 == 1
     owner, flips = np.divmod(keys[change[odd]], pixels + 1)

@@ -1,18 +1,24 @@
-"""Which engine runs the network, and in which arithmetic: a pure function of what a machine can do.
+"""Which engine runs the network, and in which precision: a pure function of what a machine can do.
 
-Imports no torch, so that a command can refuse an impossible choice before anything heavy is loaded.
+Imports no torch, so that a command can refuse an impossible choice before it loads anything heavy.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 EngineName = Literal["eager", "compiled", "openvino"]
 
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16", "int8")
-ENGINES: tuple[EngineName, ...] = ("eager", "compiled", "openvino")
+#: what a user may ask for: "auto" leaves the choice to `choose_engine`
+AskedPrecision = Literal["auto", Precision]
+AskedEngine = Literal["auto", EngineName]
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 
 
 @dataclass(frozen=True)
@@ -21,9 +27,9 @@ class Capabilities:
 
     device: str
     fast_bfloat16: bool
-    """bfloat16 has instructions of its own: AMX, AVX-512 BF16, or a GPU since Ampere"""
+    """it has instructions for bfloat16: AMX, AVX-512 BF16, or a GPU since Ampere"""
     amx: bool
-    """a CPU with tiles for matrix products"""
+    """it is a CPU with AMX, tiles for matrix products"""
     compiler: bool
     """torch.compile has what it needs: a C++ compiler for CPUs, Triton for GPUs"""
     openvino: bool
@@ -32,7 +38,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An arithmetic, what runs it, and the reason in words."""
+    """A precision, the engine that computes in it, and the reason in words."""
 
     precision: Precision
     engine: EngineName
@@ -43,14 +49,14 @@ class EngineChoice:
 
 
 def choose_engine(precision: str, engine: str, here: Capabilities) -> EngineChoice:
-    """Fill in what was left to "auto".
+    """Replace "auto" by the best choice for a machine.
 
-    `precision` "auto" is the fastest arithmetic that costs no accuracy worth naming: never int8, whose price depends
-    on the model, and bfloat16 only where it has instructions of its own. float32 asked for by name is the exact path,
+    Precision "auto" is the fastest one that costs next to no accuracy. It is never int8, whose cost depends on the
+    model, and bfloat16 only where the machine has instructions for it. float32 asked for by name is the exact path:
     eager and without start-up cost, unless another engine is asked for as well.
 
     Raises:
-        ValueError: for an unknown name, or a pair that this machine cannot run; says what to do.
+        ValueError: for an unknown name, or a pair that the machine cannot run; says what to do.
     """
     if precision != "auto" and precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not one of auto, {', '.join(PRECISIONS)}")
@@ -58,17 +64,17 @@ def choose_engine(precision: str, engine: str, here: Capabilities) -> EngineChoi
         raise ValueError(f"engine {engine!r} is not one of auto, {', '.join(ENGINES)}")
     reasons: list[str] = []
     if precision == "auto":
-        arithmetic, reason = _fastest_precision(here)
+        computed, reason = _fastest_precision(here)
         reasons.append(reason)
     else:
-        arithmetic = next(name for name in PRECISIONS if name == precision)
+        computed = next(name for name in PRECISIONS if name == precision)
     if engine == "auto":
-        runner, reason = _fastest_engine(arithmetic, here, exact=precision == "float32")
+        runner, reason = _fastest_engine(computed, here, exact=precision == "float32")
         reasons.append(reason)
     else:
         runner = next(name for name in ENGINES if name == engine)
-    _check(arithmetic, runner, here)
-    return EngineChoice(arithmetic, runner, "; ".join(reasons) or "as asked for")
+    _check(computed, runner, here)
+    return EngineChoice(computed, runner, "; ".join(reasons) or "as asked for")
 
 
 def _fastest_precision(here: Capabilities) -> tuple[Precision, str]:
@@ -82,7 +88,7 @@ def _fastest_precision(here: Capabilities) -> tuple[Precision, str]:
 
 
 def _fastest_engine(precision: Precision, here: Capabilities, *, exact: bool) -> tuple[EngineName, str]:
-    """By the measurements of docs/engines.md."""
+    """As measured in docs/engines.md."""
     if precision == "int8":
         return "openvino", "int8 is OpenVINO's"
     if exact:
@@ -107,7 +113,9 @@ def _check(precision: Precision, engine: EngineName, here: Capabilities) -> None
         if precision == "float16":
             raise ValueError("openvino has no float16 on CPUs: use float32, bfloat16 or int8")
         if precision == "bfloat16" and not here.fast_bfloat16:
-            raise ValueError("openvino computes bfloat16 only where the CPU has it, and this one has not: use float32")
+            raise ValueError(
+                "openvino computes bfloat16 only on CPUs with bfloat16 instructions, and this CPU has none: use float32"
+            )
         if not here.openvino:
             raise ValueError("openvino is not installed: pip install 'yolact-ray[openvino]'")
     if engine == "compiled" and not here.compiler:
@@ -115,10 +123,8 @@ def _check(precision: Precision, engine: EngineName, here: Capabilities) -> None
 
 
 def capabilities_here(device: str) -> Capabilities:
-    """Those of this machine; `device` is "cpu" or "cuda". Imports torch."""
-    import importlib.util
-    import shutil
-
+    """What this machine offers; `device` is "cpu" or "cuda". Imports torch."""
+    # here, so that the rest of this file stays free of torch
     from yolact.inference.precision import has_amx, has_fast_bfloat16
 
     if device == "cuda":

@@ -95,7 +95,8 @@ _exact = _ExactFloat32()
 
 
 def _new_switches() -> tuple[Any, ...]:
-    backends = torch.backends
+    # the types of torch do not know all of them
+    backends: Any = torch.backends
     mkldnn = backends.mkldnn
     return (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, mkldnn.conv, mkldnn.matmul, mkldnn.rnn)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from yolact.geometry.boxes import relative_to_pixels
 from yolact.geometry.rle import Rle, decode, encode_mask_logits
 from yolact.images.prepare import PreparedImage, network_input, prepare_image
 from yolact.inference.engine import make_engine
-from yolact.inference.engine_choice import EngineName, Precision, capabilities_here, choose_engine
+from yolact.inference.engine_choice import AskedEngine, AskedPrecision, capabilities_here, choose_engine
 from yolact.inference.nms import NMS_KINDS
 from yolact.inference.postprocess import Instances, detect, instance_masks
 from yolact.inference.precision import full_float32
@@ -51,6 +51,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    @property
+    def boxes_xywh(self) -> np.ndarray:
+        """(N, 4) float32 COCO boxes: x, y of the upper left corner, width, height."""
+        return np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
+
     def mask(self, index: int) -> np.ndarray:
         """(H, W) bool mask of one instance."""
         return decode(self.masks[index])
@@ -59,8 +64,8 @@ class Detections:
 class Predictor:
     """Detects instances with one model under fixed settings.
 
-    Every image is computed in a batch of exactly `batch_size`, padded with blank ones where there are fewer: for a
-    fixed batch size an image's result has the same bits whatever it is called together with.
+    Every image is computed in a batch of exactly `batch_size`, filled up with blank images. So for a fixed batch size
+    the result of an image has the same bits, whichever images it comes with.
 
     Threads may share a predictor. One call has the network at a time; a call gives it to the next one before it makes
     its own last masks. A predictor pickles as its model and settings: the process that unpickles it makes the engine
@@ -90,12 +95,12 @@ class Predictor:
         self,
         model: Yolact,
         device: str | torch.device = "auto",
-        precision: Precision | Literal["auto"] = "float32",
+        precision: AskedPrecision = "float32",
         score_threshold: float = 0.15,
         max_detections: int | None = None,
         nms: NmsKind | None = None,
         batch_size: int | None = None,
-        engine: EngineName | Literal["auto"] = "auto",
+        engine: AskedEngine = "auto",
         network: OpenVinoNetwork | None = None,
     ) -> None:
         nms = nms or model.config.nms.kind
@@ -155,12 +160,12 @@ class Predictor:
         return self.predict_prepared([self.prepare(image) for image in images])
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
-        """Drop the pixels that the network input does not depend on; `predict_prepared` takes the result."""
+        """Drop the pixels that the network never looks at; `predict_prepared` takes the result."""
         return prepare_image(image, self.model.config.input_size)
 
     @torch.inference_mode()
     def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
-        """As calling the predictor, for images that `prepare` has seen (perhaps in another process)."""
+        """As calling the predictor, for images that went through `prepare`, perhaps in another process."""
         batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
         if not batches:
             return []
@@ -193,12 +198,12 @@ class Predictor:
 
     @torch.inference_mode()
     def postprocess(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections]:
-        """Second half of `predict_prepared`: what `infer` gave for `images` → their detections."""
+        """Second half of `predict_prepared`: the raw predictions of `images` → their detections."""
         with full_float32():
             return [self._detections(raw, index, image) for index, image in enumerate(images)]
 
     def _network_inputs(self, images: Sequence[PreparedImage]) -> Tensor:
-        """(batch_size, 3, S, S) float32 on the device; blank where images are fewer."""
+        """(batch_size, 3, S, S) float32 on the device; blank images fill up the batch."""
         size = self.model.config.input_size
         inputs = torch.zeros((self.batch_size, 3, size, size), device=self.device)
         for index, image in enumerate(images):

@@ -151,7 +151,7 @@ def label_rows(
 
 def _instances(detections: Sequence[Detections], class_names: Sequence[str]) -> pa.StructArray:
     labels = [int(label) for d in detections for label in d.labels]
-    boxes = np.concatenate([_xywh(d) for d in detections] or [np.zeros((0, 4), np.float32)])
+    boxes = np.concatenate([d.boxes_xywh for d in detections] or [np.zeros((0, 4), np.float32)])
     scores = np.concatenate([d.scores for d in detections] or [np.zeros(0, np.float32)])
     mask_scores = [
         None if d.mask_scores is None else float(d.mask_scores[i]) for d in detections for i in range(len(d.scores))
@@ -168,9 +168,3 @@ def _instances(detections: Sequence[Detections], class_names: Sequence[str]) -> 
         pa.array(counts, pa.binary()),
     ]
     return pa.StructArray.from_arrays(fields, fields=list(INSTANCE))
-
-
-def _xywh(detections: Detections) -> np.ndarray:
-    """COCO's x, y, width, height, (N, 4) float32, of the detections' xyxy boxes."""
-    boxes = np.asarray(detections.boxes, np.float32)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

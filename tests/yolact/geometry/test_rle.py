@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from support.soft_masks import encode_soft_masks
 
 from yolact.geometry.masks import assemble_masks, crop_masks, crop_regions, whole_regions
 from yolact.geometry.outlines import THRESHOLD
-from yolact.geometry.rle import decode, encode_soft_masks, pack_counts, unpack_counts
+from yolact.geometry.rle import decode, pack_counts, unpack_counts
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -33,7 +33,8 @@ def test_square_anchors_are_as_high_as_wide():
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_count_of_every_config(config):
     anchors = make_anchors(config)
-    assert anchors.shape == (config.num_anchors, 4)
+    cells = sum(config.level_size(level) ** 2 for level in config.head_levels)
+    assert anchors.shape == (config.anchors.per_cell * cells, 4)
     assert ((anchors[:, :2] > 0) & (anchors[:, :2] < 1)).all()
 
 

@@ -10,6 +10,7 @@ import torch
 
 from yolact import RawPredictions, build_yolact
 from yolact.config import CONFIGS, ActivationName, AnchorConfig, BackboneName
+from yolact.network.anchors import make_anchors
 from yolact.network.heads import MaskScoringNet
 
 SMALL = replace(CONFIGS["yolact_mobilenetv2"], name="small", input_size=64, class_names=("a", "b"))
@@ -25,7 +26,7 @@ def test_output_shapes_of_every_config(config):
     model = on_meta(config)
     size = config.input_size
     raw = model(torch.empty(2, 3, size, size, device="meta"))
-    anchors, classes, prototypes = config.num_anchors, config.num_classes, config.num_prototypes
+    anchors, classes, prototypes = len(make_anchors(config)), config.num_classes, config.num_prototypes
     assert isinstance(raw, RawPredictions)
     assert raw.box_deltas.shape == (2, anchors, 4)
     assert raw.class_logits.shape == (2, anchors, classes + 1)
@@ -58,7 +59,7 @@ def test_variants_train_every_parameter(change):
     config = replace(SMALL, **change)
     model = build_yolact(config).eval()
     raw = model(torch.randn(1, 3, 64, 64))
-    assert raw.box_deltas.shape[1] == config.num_anchors == len(model.anchors)
+    assert raw.box_deltas.shape[1] == len(model.anchors)
     assert raw.prototypes.shape[1:] == (config.num_prototypes, config.prototype_size, config.prototype_size)
     assert (raw.semantic_logits is None) == (not config.semantic_branch)
     sum(part.square().mean() for part in raw if part is not None).backward()
