@@ -2,9 +2,9 @@
 
     python -m benchmarks.engines --config yolact_resnet50
 
-Random weights and images: times depend on neither. All engines take turns, so that their ratios hold on a machine that
-others use too; a table of medians and ratios per image, and the seconds until the first result. The floor is what the
-network's operations take at the rate at which torch multiplies large matrices on the same threads, in the same minutes.
+Weights and images are random: times depend on neither. All engines take turns, so that their ratios hold on a busy
+machine too. Prints medians and ratios per image, and the seconds until the first result. The floor is the time of the
+network's operations at the speed at which torch multiplies large matrices, on the same threads in the same minutes.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m benchmarks.start_up ../shared/data/coco/val --config yolact_resnet50 --weights W.pth
 
-A run is started as a user starts it, watched until its first unit is committed, and then sent SIGTERM. Each kind starts
-once with an empty cache folder, told on its own, and then warm; they take turns.
+Starts each run as a user does, watches it until its first unit is committed, and then sends SIGTERM. Each kind starts
+once with an empty cache folder, which is reported by itself, and then several times with a full one. The kinds take
+turns.
 """
 
 from __future__ import annotations

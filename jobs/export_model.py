@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from yolact.network.model import Yolact
 
-#: the newest that PyTorch's exporter writes
+#: of ONNX: the newest version that PyTorch's exporter writes
 OPSET = 23
 #: largest difference from the eager outputs, as a share of their largest value
 TOLERANCE = 1e-4

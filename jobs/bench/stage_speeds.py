@@ -1,7 +1,7 @@
 """The stages of the label pipeline alone: each as many copies, with the same resources, as in the pipeline.
 
-Copies of a stage run at the same time, in Ray actors; a stage's rate is the sum of theirs. The network is timed with
-its input ready as prepared pixels, from there to raw predictions; post-processing from there to run lengths.
+The copies of a stage run at the same time, in Ray actors; the rate of a stage is the sum of their rates. The network is
+timed from prepared pixels to raw predictions, post-processing from raw predictions to run lengths.
 """
 
 from __future__ import annotations

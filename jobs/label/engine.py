@@ -1,4 +1,4 @@
-"""In which arithmetic a run computes, and by which engine: settled by its first start, kept by every later one."""
+"""Precision and engine of a run: the first start of the run decides, and every later start keeps the decision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def device_for(config: LabelConfig) -> str:
-    """`--device`, where the engine leaves a choice."""
+    """`--device`; the CPU where precision or engine need it."""
     return "cpu" if config.precision == "int8" or config.engine == "openvino" else config.device
 
 
@@ -33,7 +33,7 @@ def settle_engine(config: LabelConfig, record: Mapping[str, Any], plan: Plan, nu
     Raises `UsageError` for what these nodes cannot run.
     """
     if "precision" in record:
-        # of run.json files from before engines could be chosen
+        # older run.json files have no "engine": all runs were eager then
         precision, engine = record["precision"], record.get("engine", "eager")
     else:
         precision, engine = config.precision, config.engine
@@ -122,7 +122,7 @@ def network_for_actors(
     if record["engine"] != "openvino" or not parts:
         return None
     if record["precision"] != "int8":
-        # a driver that lacks OpenVINO leaves it to the actors
+        # without OpenVINO on the driver, each actor converts the model itself
         return ray.put(converted(model, record["weights"]["sha256"])) if capabilities_here("cpu").openvino else None
     if record["quantisation"] is None:
         network, record["quantisation"] = quantise_on_lake(
@@ -176,6 +176,6 @@ class PredictorSettings:
         }
         predictor = Predictor(ray.get(self.model), **options)
         if predictor.choice.engine == "openvino":
-            # the network runs in OpenVINO's threads while masks are made: more of torch's would take cores from it
+            # masks are made while the network runs in OpenVINO's threads; more torch threads would take its cores
             torch.set_num_threads(1)
         return predictor

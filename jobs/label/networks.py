@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: more changes the ranges little, and every one costs a run of the float32 network
+#: images that int8 is calibrated on. More would change the ranges little, and each costs a run of the float32 network
 SAMPLE_IMAGES = 48
 _SAMPLE_PARTS = 8
 _SEED = 0
-#: part of a cached network's name: raised when quantising changes
+#: part of the name of a cached network; raise it when quantising changes
 _INT8_RECIPE = 1
 
 
 @dataclass(frozen=True)
 class Quantisation:
-    """What run.json says of the network that int8 runs."""
+    """What run.json says about the int8 network of a run."""
 
     calibration_sha256: str
-    """over the weights, the sample's bytes and the versions that quantised"""
+    """of the weights, the bytes of the sample, and the versions of OpenVINO and NNCF"""
     images: int
     model_sha256: str
 
@@ -105,7 +105,7 @@ def quantise_on_lake(
     try:
         data, digest, images = ray.get(task.remote(rows, model, weights_sha256, limits, columns, threads))
     except ray.exceptions.RayTaskError as error:
-        # the user is told what went wrong, not that it happened in a task
+        # the user sees the error itself, without Ray's text about a task
         if isinstance(error.cause, (storage.StorageError, JobError)):
             raise error.cause from None
         raise
@@ -122,7 +122,7 @@ def _fetch_and_quantise(
     columns: lake.ParquetColumns,
     threads: int,
 ) -> tuple[bytes, str, int]:
-    """In a worker: the quantised network as a file, the digest of what it was made from, and the images that served."""
+    """In a worker: the quantised network as a file, the digest of its ingredients, and the number of images used."""
     import torch
 
     from yolact.inference.openvino_engine import quantise
@@ -148,14 +148,15 @@ def _versions() -> list[str]:
     return [importlib.metadata.version(package) for package in ("openvino", "nncf")]
 
 
-#: raised when converting changes
+#: part of the name of a cached network; raise it when converting changes
 _CONVERT_RECIPE = 1
 
 
 def cached_network(name: str, make: Callable[[], OpenVinoNetwork]) -> OpenVinoNetwork:
-    """The network of that name under `cache_folder()`; where there is none, or a broken one, it is made and put there.
+    """The network of that name under `cache_folder()`. If it is missing or broken, `make` makes it anew.
 
-    `name` must tell everything that `make` depends on. A folder that cannot be written costs time later, nothing now.
+    `name` must stand for everything that `make` depends on. Where the folder cannot be written, the next run makes the
+    network again.
     """
     path = cache_folder() / f"{name}.zip"
     try:

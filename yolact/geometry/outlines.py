@@ -1,15 +1,15 @@
-"""Where soft masks, brought to an image's size, change between outside and inside.
+"""Where soft masks, upsampled to an image's size, change between outside and inside.
 
-Upsampling is bilinear, so along an output column a mask changes linearly between two prototype rows and crosses 0.5 at
-most once there, and never between four prototype pixels on the same side of it. It is enough to go along the outline at
-the prototypes' size and to place each crossing directly: work in proportion to the outline instead of W · H. Everything
-is computed for all masks at once, on their device.
+Upsampling is bilinear. Along an output column a mask therefore changes linearly between two prototype rows, and crosses
+0.5 at most once between them. Between four prototype pixels on the same side of 0.5 it never crosses. So it is enough
+to follow the outline at the prototypes' size and to compute where each crossing lies: the work grows with the outline,
+not with W · H. Everything is computed for all masks at once, on their device.
 
-The result is the same, bit for bit, as `torch.nn.functional.interpolate` of the masks in float64 and `> THRESHOLD`:
-the weights are that function's own (taken from interpolating the identity), and a crossing is settled by computing the
-pixels on both sides of it. What may differ is rounding (order, fused multiply-adds), far below the step of float32
-masks. It would show where a value is exactly 0.5, as a sigmoid is where all prototypes are 0; THRESHOLD therefore lies
-a hair above.
+The result is the same, bit for bit, as `torch.nn.functional.interpolate` of the masks in float64 and `> THRESHOLD`. The
+weights come from that function (it interpolates the identity matrix), and each crossing is checked by computing the
+pixels on both sides of it. Rounding may differ (order of additions, fused multiply-adds), far below the step of float32
+masks. That would show only where a value is exactly 0.5, which a sigmoid is where all prototypes are 0. THRESHOLD
+therefore lies slightly above 0.5.
 
 Shapes: N masks of h × w, H × W the image. A "flip" is a pixel where a mask changes, going down the columns.
 """
@@ -30,10 +30,10 @@ from yolact.geometry.masks import inside_regions
 #: "above 0.5" for values computed in float64 from float32 masks, whose step at 0.5 is 6e-8
 THRESHOLD = 0.5 + 1e-9
 
-#: logits nearer to 0 than this are not trusted to lie on their sigmoid's side of 0.5
+#: a logit nearer to 0 than this may have a sigmoid on the other side of 0.5, by rounding
 _DOUBT = 1e-6
 
-#: bounds the memory that masks of many edges take: output columns of boundary cells that are looked at together
+#: how many output columns of boundary cells are computed together; limits the memory for masks with many edges
 _ITEMS_AT_ONCE = 1_000_000
 
 
@@ -89,7 +89,7 @@ def sides_of_half(values: Tensor, regions: Tensor, low: float, high: float) -> T
         inside = inside_regions(regions, h, w)
         sides[:, 1:-1, :-1] = ((values > low) & inside).to(torch.uint8) + ((values > high) & inside)
         return sides
-    # one by one: regions are small, and a view of numpy's costs a microsecond
+    # one mask at a time with numpy: regions are small, and a numpy view costs a microsecond
     source, target = values.detach().numpy(), sides.numpy()
     for index, (x1, y1, x2, y2) in enumerate(regions.tolist()):
         region = source[index, y1:y2, x1:x2]
@@ -100,7 +100,7 @@ def sides_of_half(values: Tensor, regions: Tensor, low: float, high: float) -> T
 def find_flips(
     values: Tensor, regions: Tensor, sides: Tensor, soften: Callable[[Tensor], Tensor], height: int, width: int
 ) -> np.ndarray:
-    """Between four source pixels on the same side of one half nothing changes: only the other cells are looked at."""
+    """Flips of all masks. Looks only at cells whose four corners are not all on the same side of one half."""
     _, h, w = values.shape
     xs, ys = _axis(w, width, values.device), _axis(h, height, values.device)
     pairs = sides[:, :-1] + sides[:, 1:]
@@ -131,7 +131,7 @@ def _soft_corners(
 ) -> list[Tensor]:
     """float64 soft values of cells' corners: upper left, upper right, lower left, lower right.
 
-    `bounds` (4, M) are the regions of the cells' masks; a corner outside of it (and so outside the map) is 0.
+    `bounds` (4, M) are the regions of the cells' masks. A corner outside of its region is 0.
     """
     _, h, w = values.shape
     x1, y1, x2, y2 = bounds.contiguous()
@@ -150,8 +150,8 @@ def _soft_corners(
 def _crossings(lower: Tensor, before: Tensor, after: Tensor, ys: _Axis) -> Tensor:
     """The first output row that has the new state, between source rows `lower` and `lower + 1`.
 
-    `before` and `after` are the values of these two rows (row −1 lies above the image, row h below it). Where no output
-    row between them has the new state yet, it is the first row after.
+    `before` and `after` are the values of these two rows. Row −1 lies above the image, row h below it. If no output row
+    between the two has the new state, the first row after them is given.
     """
     source, target = len(ys.first) - 1, len(ys.low)
     earliest, latest = ys.earliest[lower + 1], ys.first[lower + 1]

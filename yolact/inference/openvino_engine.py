@@ -78,9 +78,9 @@ class OpenVinoNetwork:
 
 
 class OpenVinoEngine:
-    """A network compiled for one batch size, with as many threads as torch has when it is made.
+    """A network compiled for one batch size. Uses as many threads as torch has when the engine is made.
 
-    int8 leaves what is not quantised to the plugin's choice; the other precisions are exactly what they are called.
+    With int8, OpenVINO chooses the precision of layers that are not quantised. Other precisions hold for every layer.
 
     Args:
         network: for "int8" from `quantise`, else from `convert`.
@@ -95,7 +95,7 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            # which cores to use is Ray's and the system's business
+            # Ray and the system decide which cores a process uses
             "ENABLE_CPU_PINNING": False,
         }
         if precision != "int8":
@@ -108,17 +108,17 @@ class OpenVinoEngine:
         return self.start(images)()
 
     def start(self, images: Tensor) -> Callable[[], RawPredictions]:
-        """Run in OpenVINO's own threads; the caller is free until it asks for the result."""
-        # a run whose result was never fetched, because its caller failed, must end first
+        """Run in OpenVINO's own threads; the caller goes on until it asks for the result."""
+        # the last caller may have failed before it fetched its result: that run must end first
         self._request.wait()
-        # kept, because it is read while the network runs
+        # a reference is kept, because OpenVINO reads the array while the network runs
         self._pixels = images.contiguous().numpy()
         self._request.start_async([self._pixels], share_inputs=True)
         return self._result
 
     def _result(self) -> RawPredictions:
         self._request.wait()
-        # copies: the next run writes into the same memory
+        # copied, because the next run writes into the same memory
         boxes, classes, coefficients, prototypes = (
             torch.from_numpy(part.data.copy()) for part in self._request.output_tensors
         )
@@ -157,7 +157,7 @@ def quantise(model: Yolact, images: Sequence[PreparedImage]) -> OpenVinoNetwork:
         quantised = nncf.quantize(
             _convert(model),
             nncf.Dataset(inputs),
-            # symmetric weights, asymmetric activations: what suits a network that is not all ReLU
+            # symmetric weights, asymmetric activations: for networks with other activations than ReLU
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(inputs),
         )
@@ -174,7 +174,7 @@ def _serialised(graph: openvino.Model) -> OpenVinoNetwork:
 
 @contextlib.contextmanager
 def _quiet_nncf() -> Iterator[Any]:
-    """NNCF without its progress bars and remarks."""
+    """NNCF without its progress bars and log lines."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nncf = import_silently("nncf")

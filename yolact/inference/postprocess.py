@@ -17,7 +17,7 @@ from yolact.geometry.masks import crop_masks, crop_regions, mask_logits, whole_r
 from yolact.inference.nms import Nms
 from yolact.network.model import RawPredictions, Yolact
 
-#: far above the rounding of a softmax, far below what would let many anchors through
+#: a margin far above the rounding of a softmax, and small enough to let few more anchors through
 _LEAD_MARGIN = 1e-2
 
 
@@ -48,10 +48,10 @@ class InstanceMasks(NamedTuple):
 def detect(
     raw: RawPredictions, index: int, anchors: Tensor, settings: NmsConfig, nms: Nms, score_threshold: float = 0.0
 ) -> Instances:
-    """Decide what is in image `index` of a batch; its neighbours have no influence.
+    """The detections of image `index` of a batch; other images have no influence.
 
-    Anchors whose best foreground score is at most `settings.score_floor` are dropped, then `nms` decides. Scores at or
-    below the threshold are left out from the start: they could only come after the others and never remove one.
+    Drops anchors whose best foreground score is at most `settings.score_floor`, then `nms` decides. Scores at or below
+    the threshold are left out before it: they would come after all others, and so never remove one.
 
     Args:
         raw: float32.
@@ -68,9 +68,9 @@ def detect(
 
 
 def _may_exceed(class_logits: Tensor, floor: float) -> Tensor:
-    """Anchors (M,) whose best foreground score may be above `floor`, judged without the softmax.
+    """Anchors (M,) whose best foreground score may be above `floor`, found without a softmax.
 
-    A class's score is at most sigmoid(its logit − background's): that of the two classes alone.
+    The score of a class is at most sigmoid(its logit − the background's logit), its score if the two were alone.
     """
     if floor == 0:
         return torch.arange(len(class_logits), device=class_logits.device)

@@ -15,7 +15,7 @@ DARKNET53_BLOCKS = (1, 2, 8, 8, 4)
 
 
 class Backbone(nn.Module):
-    """What the feature pyramid needs to know of a backbone."""
+    """The part of a backbone that the feature pyramid uses."""
 
     channels: Mapping[int, int]
     """Level → channels of its feature map."""
@@ -108,7 +108,7 @@ class DarkNetBackbone(Backbone):
 
 
 class MobileNetV2Backbone(Backbone):
-    """torchvision's MobileNetV2 feature extractor, tapped at the last layer of each stride."""
+    """torchvision's MobileNetV2 feature extractor; each map comes from the last layer of its stride."""
 
     channels: Mapping[int, int] = {2: 24, 3: 32, 4: 96, 5: 1280}
     _taps: Mapping[int, int] = {3: 2, 6: 3, 13: 4, 18: 5}
@@ -139,10 +139,10 @@ def build_backbone(name: str, deformable: Sequence[tuple[int, int]] = ()) -> Bac
 
 
 class DeformableConv2d(nn.Module):
-    """A 3×3 convolution whose nine taps are moved and weighted by a convolution of the same input.
+    """A modulated deformable 3×3 convolution: a second convolution moves and weights each of the nine taps.
 
-    `offset_mask` gives 27 channels: 18 offsets (y, x for each tap), then 9 mask logits. It starts at zero, so that the
-    layer starts as an ordinary convolution at half strength (paper of YOLACT++, section 3).
+    The second one, `offset_mask`, gives 27 channels: 18 offsets (y, x for each tap), then 9 mask logits. Its weights
+    start at zero, so the layer starts as an ordinary convolution at half strength (paper of YOLACT++, section 3).
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:

@@ -29,7 +29,7 @@ def _conv_relu(in_channels: int, channels: int, depth: int) -> nn.Sequential:
 
 
 class PredictionHead(nn.Module):
-    """Class, box and mask coefficients for every anchor, one set of weights for all levels (paper, section 3.1)."""
+    """Class, box and mask coefficients for every anchor; all levels share one set of weights (paper, section 3.1)."""
 
     def __init__(
         self, in_channels: int, channels: int, depth: int, anchors_per_cell: int, num_classes: int, num_prototypes: int
@@ -82,7 +82,7 @@ class Protonet(nn.Module):
 
 
 class MaskScoringNet(nn.Module):
-    """Predicts a mask's IoU with the truth for every class, from the cropped mask alone (YOLACT++)."""
+    """Predicts for every class the IoU of a mask with the true mask, from the cropped mask alone (YOLACT++)."""
 
     WIDTHS = (1, 8, 16, 32, 64, 128)
 

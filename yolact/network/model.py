@@ -17,7 +17,7 @@ from yolact.network.heads import MaskScoringNet, PredictionHead, Protonet
 
 
 class RawPredictions(NamedTuple):
-    """What the network gives, before any decision."""
+    """The network's outputs, before NMS and thresholds."""
 
     box_deltas: Tensor
     """(B, A, 4) SSD offsets to `Yolact.anchors`."""
@@ -34,8 +34,8 @@ class RawPredictions(NamedTuple):
 class Yolact(nn.Module):
     """YOLACT of given parts (arXiv 1904.02689); `build_yolact` makes one from a config.
 
-    `anchors` is (A, 4) cxcywh relative to the image. `mask_scoring` is YOLACT++'s net, or None; it is run on
-    assembled masks, not in `forward`.
+    `anchors` is (A, 4) cxcywh relative to the image. `mask_scoring` is the net of YOLACT++, or None. It runs on
+    assembled masks and is no part of `forward`.
     """
 
     anchors: Tensor

@@ -1,7 +1,7 @@
 """Weights in and out: this project's own checkpoints, and `load_weights` for any kind of file.
 
-An own checkpoint is a safetensors file whose metadata carry the config, the class names and where it came from:
-nothing is guessed from a file name.
+An own checkpoint is a safetensors file. Its metadata hold the config, the class names and the provenance, so nothing is
+guessed from a file name.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LoadedWeights:
     """Of the file as read."""
     kind: Literal["official", "checkpoint"]
     provenance: Mapping[str, Any]
-    """What the checkpoint says of its making; empty for official files."""
+    """How the checkpoint was made, in its own words; empty for official files."""
 
 
 def save_checkpoint(
@@ -51,7 +51,7 @@ def save_checkpoint(
         model: on any device.
         path_or_uri: local path or fsspec URI; written in one piece.
         provenance: JSON values that say where the weights come from (data, recipe, scores, licence).
-        dtype: store floating tensors as this, e.g. `torch.float16` for half the size; None keeps theirs.
+        dtype: stores floating tensors as this, e.g. `torch.float16` for half the size; None keeps each tensor's own.
 
     Raises:
         ValueError: when a value does not fit into `dtype`.
@@ -90,7 +90,7 @@ def load_weights(model: Yolact, path_or_uri: str | os.PathLike[str] | None = Non
 
     Args:
         model: whose config says what the file must hold.
-        path_or_uri: local path or fsspec URI (`s3://`, `hf://` …); None takes what `resolve_weights` finds.
+        path_or_uri: local path or fsspec URI (`s3://`, `hf://` …); None takes the file that `resolve_weights` finds.
 
     Returns:
         Which file it was, with its SHA-256.
@@ -129,7 +129,7 @@ def load_model(
         The model in evaluation mode, float32, on the CPU; which file it was filled from.
 
     Raises:
-        ValueError: as `load_weights`, and when neither or too little is given.
+        ValueError: as `load_weights`; without either argument; for weights without a config if none is given.
     """
     if config is not None:
         with torch.device("meta"):

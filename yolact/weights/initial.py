@@ -1,4 +1,4 @@
-"""Where training starts: weights of another model, taken over as far as they fit."""
+"""Where training starts: takes over the weights of another model as far as they fit."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """What a model took over."""
+    """Which tensors a model took over, and which it did not."""
 
     source: str
     loaded: tuple[str, ...]
     """tensors taken over"""
     remade: tuple[str, ...]
-    """tensors that the source has in another shape (another class count): random here"""
+    """tensors that have another shape in the source, for example for another class count: random here"""
     missing: tuple[str, ...]
     """tensors that the source lacks: random here"""
     left_out: tuple[str, ...]
@@ -46,7 +46,7 @@ class InitialWeights:
 
 
 def _grouped(names: tuple[str, ...], limit: int = 6) -> list[str]:
-    """Names, those of a long list cut to their part of the model."""
+    """The names; of a long list only the parts of the model that they belong to."""
     if len(names) > limit:
         names = tuple(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
     return [*names[:limit], *(["…"] if len(names) > limit else [])]
@@ -57,10 +57,10 @@ def initialise(model: Yolact, source: str | os.PathLike[str]) -> InitialWeights:
 
     Args:
         model: filled in place.
-        source: "imagenet", "random", the name of a config with shipped or published weights, or a path or URI of: an
-            own checkpoint, an official release file, or a state dict of the backbone in torchvision's names. Of a
-            whole model every tensor of the same name and shape is taken over, so that the class layer alone is re-made
-            for another class count.
+        source: "imagenet", "random", the name of a config with shipped or published weights, or a path or URI. The file
+            is an own checkpoint, an official release file, or a state dict of the backbone in torchvision's names. Of
+            a whole model every tensor of the same name and shape is taken over. For another class count this leaves
+            only the class layer random.
 
     Raises:
         ValueError: if the file cannot be read, or nothing of it fits the model.
@@ -115,7 +115,7 @@ def _imagenet_state(backbone: str) -> dict[str, Tensor]:
     builders = {"resnet50": "ResNet50_Weights", "resnet101": "ResNet101_Weights", "mobilenetv2": "MobileNet_V2_Weights"}
     if backbone not in builders:
         raise ValueError(f"torchvision has no ImageNet weights of {backbone}; give a file of your own")
-    # the releases' first weights: what the original was trained from
+    # version 1 of torchvision's weights: the original YOLACT was trained from them
     weights = getattr(torchvision.models, builders[backbone]).IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)

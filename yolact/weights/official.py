@@ -1,7 +1,7 @@
-"""The original release's checkpoints (`yolact_*.pth`): their names, and how they become this project's.
+"""The original release's checkpoints (`yolact_*.pth`): from their tensor names to this project's.
 
-Also ImageNet weights for backbones, in torchvision's names. Everything is loaded strictly: a tensor that is missing,
-left over or of another shape is an error, except for the leftovers of old versions that the release itself drops.
+Loading is strict: a tensor that is missing, left over or of another shape is an error. Only leftovers of old versions,
+which the release itself drops, are dropped here too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _LEFTOVERS = re.compile(r"backbone\.layer\d|fpn\.downsample_layers\.([2-9]|\d\d)
 
 
 def convert_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The release's state dict under this project's names, without old leftovers; the tensors are the same."""
+    """The release's state dict under this project's names, without leftovers; tensors are not changed."""
     return {_rename(name): tensor for name, tensor in state.items() if not _LEFTOVERS.match(name)}
 
 
@@ -71,12 +71,12 @@ def load_official_state(model: Yolact, state: Mapping[str, Tensor], source: str)
 
 
 def _check_known_file(config: YolactConfig, source: str) -> None:
-    """Base, 400 and 700 px have the same tensors: only the published name tells one file from another's config."""
+    """Refuse a published file of another config. Configs of 400, 550 and 700 px have the same tensors; names differ."""
     for other in CONFIGS.values():
         published = other.official is not None and os.path.basename(source) == other.official.filename
         if published and other.name != config.name and CONFIGS.get(config.name) == config:
             if architecture_of(other) != architecture_of(config):
-                return  # the tensors tell, and better
+                return  # loading will compare the tensors and say more
             raise ValueError(
                 f"{source} is the published file of config {other.name!r}, not of {config.name!r}: use {other.name!r}"
             )

@@ -1,4 +1,4 @@
-"""Any state dict, loaded strictly."""
+"""State dicts of any origin: read safely, recognised by their shapes, loaded strictly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from yolact.network.model import Yolact
 
 @dataclass(frozen=True)
 class Architecture:
-    """What the shapes in a checkpoint tell of its model."""
+    """What the shapes of a checkpoint's tensors say about its model."""
 
     backbone: str
     plus: bool
@@ -44,7 +44,7 @@ def architecture_of(config: YolactConfig) -> Architecture:
 
 
 def inspect_state(state: Mapping[str, Tensor]) -> Architecture:
-    """What a state dict (in this project's names) looks like."""
+    """The architecture that a state dict in this project's names was made for."""
     anchors = state["head.box_layer.weight"].shape[0] // 4
     if "backbone.stem.0.weight" in state:
         backbone = "darknet53"
@@ -66,7 +66,7 @@ def inspect_state(state: Mapping[str, Tensor]) -> Architecture:
 def load_strictly(model: Yolact, state: Mapping[str, Tensor], source: str) -> None:
     """Load a state dict in this project's names; every tensor must fit.
 
-    Batch norm's `num_batches_tracked`, which files from before it existed lack, counts as 0.
+    Old files lack `num_batches_tracked` of batch norms: it is set to 0.
 
     Raises:
         ValueError: when a tensor is missing, left over or of another shape; says what the file looks like.
@@ -101,7 +101,7 @@ def _misfit(config: YolactConfig, state: Mapping[str, Tensor], source: str, prob
 
 
 def read_pytorch_file(data: bytes, source: str) -> dict[str, Tensor]:
-    """The state dict in a `.pth` file's bytes, on the CPU, read without running any code that the file may hold.
+    """The state dict in the bytes of a `.pth` file, on the CPU. Code in the file does not run.
 
     Raises:
         ValueError: when it is truncated, no PyTorch file, holds code, or is not a plain name → tensor table.
@@ -115,7 +115,7 @@ def read_pytorch_file(data: bytes, source: str) -> dict[str, Tensor]:
                 "use a file with a plain state dict, from a source you trust"
             ) from error
         raise ValueError(f"{source} is truncated or not a PyTorch file: fetch it again") from error
-    except Exception as error:  # the reader raises whatever the damaged bytes lead it to
+    except Exception as error:  # damaged bytes can raise anything in torch's reader
         raise ValueError(f"{source} is truncated or not a PyTorch file: fetch it again") from error
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{source} is not a state dict: it must map names to tensors and nothing else")
