@@ -1,20 +1,19 @@
 """BMP of Windows and OS/2: every depth, any colour masks, palettes.
 
 Pillow reads eight arrangements of colour masks only, and takes alpha as it stands. Many programs write an alpha mask
-and leave all alpha zero: such an image is opaque, as browsers show it. Run lengths (RLE) are left to Pillow.
+and leave all alpha zero: such an image is opaque, as browsers show it. Run lengths (RLE) may end before all pixels are
+set, which Pillow takes for damage.
 """
 
 from __future__ import annotations
 
-import io
 import struct
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import BmpImagePlugin
 
 from yolact.images.errors import ImageError
-from yolact.images.values import laid_over_white, to_rgb
+from yolact.images.values import laid_over_white
 
 _RGB, _RLE8, _RLE4, _BITFIELDS, _ALPHA_BITFIELDS = 0, 1, 2, 3, 6
 _OTHER_COMPRESSIONS = {4: "an embedded JPEG", 5: "an embedded PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
@@ -22,6 +21,7 @@ _DEPTHS = (1, 2, 4, 8, 16, 24, 32)
 _MASKS = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 _CORE_HEADER, _OS2_HEADERS = 12, (16, 64)
 _ROWS_AT_ONCE = 256
+_CUT = "the BMP file ends before its last pixel"
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,17 @@ def read_bmp(data: bytes, max_pixels: int) -> np.ndarray:
 
     Raises:
         ImageError: for a file that cannot be read, or one of more than `max_pixels`.
-        Exception: what Pillow raises for broken run lengths.
     """
     try:
         header = _read_header(data, max_pixels)
     except struct.error:
         raise ImageError("truncated", "the BMP file ends within its header") from None
     if header.compression in (_RLE8, _RLE4):
-        image = BmpImagePlugin.BmpImageFile(io.BytesIO(data))
-        image.load()
-        return np.asarray(to_rgb(image))
+        indices = _run_lengths(data, header)
+        return header.palette[indices if header.top_down else indices[::-1]]
     stride = -(-header.width * header.bits // 32) * 4
     if header.pixels_at + stride * header.height > len(data):
-        raise ImageError("truncated", "the BMP file ends before its last pixel")
+        raise ImageError("truncated", _CUT)
     rows = np.frombuffer(data, np.uint8, stride * header.height, header.pixels_at).reshape(header.height, stride)
     if not header.top_down:
         rows = rows[::-1]
@@ -94,6 +92,8 @@ def _read_header(data: bytes, max_pixels: int) -> _Header:
         stated = struct.unpack_from(f"<{number}I", data, 54)
         masks = (*stated[:3], stated[3] if number == 4 else 0) if any(stated[:3]) else masks
         palette_at += 4 * number if size == 40 else 0
+    if compression in (_RLE8, _RLE4) and bits != (8 if compression == _RLE8 else 4):
+        raise ImageError("undecodable", f"corrupt BMP data (run lengths of another kind than {bits} bits a pixel)")
     palette = np.zeros((0, 3), np.uint8)
     if bits <= 8:
         palette = _palette(data, palette_at, pixels_at, 3 if size == _CORE_HEADER else 4, used, bits)
@@ -116,6 +116,49 @@ def _palette_pixels(header: _Header, rows: np.ndarray) -> np.ndarray:
     shifts = np.arange(8 - header.bits, -1, -header.bits, dtype=np.uint8)
     indices = (rows[..., None] >> shifts) & np.uint8(2**header.bits - 1)
     return header.palette[indices.reshape(header.height, -1)[:, : header.width]]
+
+
+def _run_lengths(data: bytes, header: _Header) -> np.ndarray:
+    """(height, width) uint8 palette indices, in the order of the file. Pixels that the codes leave out are 0."""
+    indices = np.zeros((header.height, header.width), np.uint8)
+    row, column, place = 0, 0, header.pixels_at
+    while row < header.height:
+        room = max(header.width - column, 0)
+        if place + 2 > len(data):
+            if row == header.height - 1 and not room:  # only the mark of the end is missing
+                break
+            raise ImageError("truncated", _CUT)
+        count, value = data[place], data[place + 1]
+        place += 2
+        if count and header.bits == 8:
+            indices[row, column : column + count] = value
+            column += count
+        elif count:  # a run of two indices by turns
+            indices[row, column : column + count] = np.resize(_nibbles(bytes([value])), count)[:room]
+            column += count
+        elif value == 0:  # the end of the row
+            row, column = row + 1, 0
+        elif value == 1:  # the end of the image
+            break
+        elif value == 2:  # a step to the right and on
+            if place + 2 > len(data):
+                raise ImageError("truncated", _CUT)
+            column, row, place = column + data[place], row + data[place + 1], place + 2
+        else:  # indices as they are, up to an even number of bytes
+            size = value if header.bits == 8 else -(-value // 2)
+            stored = data[place : place + size]
+            if len(stored) < size:
+                raise ImageError("truncated", _CUT)
+            plain = np.frombuffer(stored, np.uint8) if header.bits == 8 else _nibbles(stored)
+            indices[row, column : column + value] = plain[: min(value, room)]
+            column, place = column + value, place + size + size % 2
+    return indices
+
+
+def _nibbles(stored: bytes) -> np.ndarray:
+    """The two 4-bit indices of each byte, the high one first."""
+    both = np.frombuffer(stored, np.uint8)
+    return np.stack([both >> 4, both & 15], axis=-1).reshape(-1)
 
 
 def _masked_pixels(header: _Header, rows: np.ndarray) -> np.ndarray:

@@ -111,6 +111,24 @@ def test_run_lengths(bits):
     assert np.array_equal(decode_image(data), np.array(palette)[indices])
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_run_lengths_with_steps_that_end_early(bits):
+    """Pixels without a code have the index 0, as OpenCV has it."""
+    palette = [(10, 20, 30), (1, 1, 1), (2, 2, 2), *[(0, 0, 0)] * 13]
+    run = 1 if bits == 8 else 0x11
+    stream = [2, run, 0, 2, 1, 1, 3, run + run, 0, 1]  # two of 1, a step right and up, three of 2, the end
+    data = bmp(
+        np.array(stream, np.uint8), width=8, bits=bits, compression=3 - bits // 4, palette=palette, colours_used=3
+    )
+    indices = np.zeros((3, 8), int)
+    indices[2, :2], indices[1, 3:6] = 1, 2
+    assert np.array_equal(decode_image(data), np.array(palette)[indices])
+    place = data.index(bytes(stream))
+    assert refused(data[: place + 7])[0] == "truncated"
+    overlong = data[:place] + bytes([255, run] * 3 + [0, 1])  # runs beyond the end of the row
+    assert decode_image(overlong).shape == (3, 8, 3)
+
+
 def test_other_kinds_are_named():
     rows = picture().astype(np.uint8)[..., ::-1].reshape(HEIGHT, -1)
     for compression, name in ((4, "JPEG"), (5, "PNG"), (11, "CMYK"), (77, "77")):
