@@ -78,8 +78,6 @@ def _read_header(data: bytes, max_pixels: int) -> _Header:
     else:
         raise ImageError("unsupported", f"a BMP file with a header of {size} bytes, which is no known kind")
     ImageError.check_pixels(width, abs(height), max_pixels)
-    if bits not in _DEPTHS:
-        raise ImageError("unsupported", f"a BMP file with {bits} bits a pixel")
     if size in _OS2_HEADERS and compression in (3, 4):
         name = {3: "Huffman codes", 4: "24-bit run lengths"}[compression]
         raise ImageError("unsupported", f"a BMP file of OS/2 compressed with {name}, which is not read here")
@@ -92,6 +90,8 @@ def _read_header(data: bytes, max_pixels: int) -> _Header:
         stated = struct.unpack_from(f"<{number}I", data, 54)
         masks = (*stated[:3], stated[3] if number == 4 else 0) if any(stated[:3]) else masks
         palette_at += 4 * number if size == 40 else 0
+    if bits not in _DEPTHS:
+        raise ImageError("unsupported", f"a BMP file with {bits} bits a pixel")
     if compression in (_RLE8, _RLE4) and bits != (8 if compression == _RLE8 else 4):
         raise ImageError("undecodable", f"corrupt BMP data (run lengths of another kind than {bits} bits a pixel)")
     palette = np.zeros((0, 3), np.uint8)

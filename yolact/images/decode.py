@@ -104,8 +104,16 @@ def _read_gif(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     with _without_warnings():
         image = GifImagePlugin.GifImageFile(io.BytesIO(data))
         ImageError.check_pixels(image.width, image.height, max_pixels)
+        frames = [tile.extents for tile in image.tile]
         image.load()
-    return np.asarray(to_rgb(image)), 1
+    pixels = np.asarray(to_rgb(image))
+    if frames and frames[0] is not None and frames[0] != (0, 0, image.width, image.height):
+        # browsers leave what the first frame does not cover transparent; Pillow gives it the background colour
+        left, top, right, bottom = frames[0]
+        canvas = np.full_like(pixels, 255)
+        canvas[top:bottom, left:right] = pixels[top:bottom, left:right]
+        pixels = canvas
+    return pixels, 1
 
 
 def _read_webp(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:

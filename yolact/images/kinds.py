@@ -60,6 +60,12 @@ _OTHER_IMAGES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"/* XPM */", "an XPM image"),
     (0, b"#define ", "an XBM image"),
     (0, b"\xd7\xcd\xc6\x9a", "a Windows metafile"),
+    (40, b" EMF", "a Windows metafile (EMF)"),
+    (0, b"BLP1", "a BLP texture"),
+    (0, b"BLP2", "a BLP texture"),
+    (0, b"FTEX", "an FTEX texture"),
+    (0, b"GRIB", "a GRIB file"),
+    (0, b"BUFR", "a BUFR file"),
     (0, b"\x76\x2f\x31\x01", "an OpenEXR image"),
     (0, b"SIMPLE  =", "a FITS image"),
     (0, b"\x93NUMPY", "a NumPy array"),
@@ -140,12 +146,25 @@ def other_image_kind(data: bytes) -> str | None:
         return _of_brands(data, _OTHER_BRANDS)
     if data[2:3].isspace() and data[:2] in _NETPBM:
         return _NETPBM[data[:2]]
+    if _looks_like_tga(data):
+        return "a TGA image"
     name = next((name for offset, mark, name in _OTHER_IMAGES if data.startswith(mark, offset)), None)
     if name is None and data[-18:] == b"TRUEVISION-XFILE.\0":
         return "a TGA image"
     if name is None and data[:1] == b"\n" and data[1:2] in b"\0\2\3\4\5" and data[2:3] == b"\1" and len(data) > 128:
         return "a PCX image"
     return name
+
+
+def _looks_like_tga(data: bytes) -> bool:
+    """Whether all fields of a TGA header have a value that TGA knows; it has no mark at its beginning."""
+    if len(data) < 19 or data[1] > 1 or data[2] not in (1, 2, 3, 9, 10, 11):
+        return False
+    if data[1] == 0 and any(data[3:8]):  # as in mouse pointers
+        return False
+    palette_fits = (data[1] == 1 and data[7] in (15, 16, 24, 32)) if data[2] in (1, 9) else True
+    width, height = struct.unpack_from("<HH", data, 12)
+    return palette_fits and width > 0 < height and data[16] in (8, 15, 16, 24, 32) and data[17] & 0xC0 == 0
 
 
 def _of_brands(data: bytes, names: tuple[tuple[tuple[bytes, ...], str], ...]) -> str | None:

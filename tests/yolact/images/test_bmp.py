@@ -135,6 +135,8 @@ def test_other_kinds_are_named():
         status, reason = refused(bmp(rows, width=WIDTH, bits=24, compression=compression))
         assert status == "unsupported"
         assert name in reason
+    status, reason = refused(bmp(rows, width=WIDTH, bits=0, compression=5))
+    assert (status, "PNG" in reason) == ("unsupported", True)
     status, reason = refused(bmp(rows, width=WIDTH, bits=24, header_bytes=64, compression=4))
     assert (status, "OS/2" in reason) == ("unsupported", True)
     masks = (0xF0F00000, 0xFF00, 0xFF)

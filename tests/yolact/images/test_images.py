@@ -230,6 +230,20 @@ def test_the_first_frame_of_an_animation(kind):
     assert np.array_equal(decode_image(data), np.full((4, 8, 3), (255, 0, 0)))
 
 
+def test_what_the_first_frame_of_a_gif_does_not_cover_is_white():
+    palette = bytes([255, 0, 0, 0, 0, 255])  # red, and the blue of the background
+    small = Image.new("P", (4, 3))
+    small.putpalette(palette)
+    data = bytearray(encoded(small, "GIF"))
+    data[6:10] = struct.pack("<HH", 8, 6)  # the canvas
+    data[11] = 1  # the background
+    frame = data.index(b",\0\0\0\0\x04\0\x03\0")
+    data[frame + 1 : frame + 5] = struct.pack("<HH", 2, 1)
+    expected = np.full((6, 8, 3), 255)
+    expected[1:4, 2:6] = (255, 0, 0)
+    assert np.array_equal(decode_image(bytes(data)), expected)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
 def test_cut_files_are_errors(kind, share):
