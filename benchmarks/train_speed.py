@@ -41,11 +41,12 @@ class TrainingBenchConfig:
 
 
 def bare_loop(config: TrainingBenchConfig) -> float:
-    """Images per second of the shortest loop that makes the same updates; runs in this process."""
+    """Images per second of a short loop without Ray that makes the same updates; runs in this process."""
     import torch
 
     from jobs.train.command import model_config_for
-    from jobs.train.data import build_loader, open_image_set, window_config
+    from jobs.train.data import open_image_set
+    from jobs.train.loader import build_loader, window_config
     from jobs.train.options import TrainConfig, resolve_settings
     from jobs.train.worker import training_dtype
     from yolact.network.model import build_yolact
@@ -53,12 +54,14 @@ def bare_loop(config: TrainingBenchConfig) -> float:
     from yolact.training.optimisation import WeightAverage, build_optimizer, freeze_batch_norm
     from yolact.weights.initial import initialise
 
+    last_step = WARMUP_STEPS + config.steps
     flags = TrainConfig(
         annotations=config.annotations,
         images=config.images,
         output="",
         config=config.config,
         init_weights=config.init_weights,
+        stop_after=last_step,
     )
     settings = resolve_settings(flags)
     images = open_image_set(config.annotations, config.images, "training set")
@@ -66,13 +69,12 @@ def bare_loop(config: TrainingBenchConfig) -> float:
     model = build_yolact(window_config(model_config, settings)).to(memory_format=torch.channels_last)
     initialise(model, config.init_weights)
     freeze_batch_norm(model)
-    trainable = YolactWithLoss(model, settings["max_masks_per_image"])
-    optimizer = build_optimizer(model, settings["optimizer"], settings["peak_learning_rate"], settings["weight_decay"])
-    average = WeightAverage(model, settings["ema_decay"])
-    dtype = training_dtype(settings["precision"], torch.device("cpu"))
+    trainable = YolactWithLoss(model)
+    optimizer = build_optimizer(model, settings.optimizer, settings.peak_learning_rate, settings.weight_decay)
+    average = WeightAverage(model, settings.ema_decay)
+    dtype = training_dtype(settings.precision, torch.device("cpu"))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model_config.mean, model_config.std))
-    last_step = WARMUP_STEPS + config.steps
-    loader = build_loader(images, settings, config=model_config, first_step=0, last_step=last_step)
+    loader = build_loader(images, settings, model_config, first_step=0)
     start = time.perf_counter()
     for step, batch in enumerate(loader, start=1):
         trainable.train()
@@ -82,12 +84,12 @@ def bare_loop(config: TrainingBenchConfig) -> float:
             losses = trainable(pixels, batch.targets)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings["clip_gradient"])
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
         optimizer.step()
         average.update(model)
         if step == WARMUP_STEPS:
             start = time.perf_counter()
-    return config.steps * settings["batch_size"] / (time.perf_counter() - start)
+    return config.steps * settings.batch_size / (time.perf_counter() - start)
 
 
 def ray_loop(config: TrainingBenchConfig) -> float:

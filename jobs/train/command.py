@@ -1,4 +1,4 @@
-"""The driver of a training run: checks what was asked for, starts Ray Train, and keeps the result."""
+"""The driver of a training run: checks the options, starts Ray Train, and keeps the result."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import json
 import logging
 import os
 import platform
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
-import ray
 import ray.train
 import ray.train.torch
 
@@ -20,13 +23,12 @@ from jobs import storage
 from jobs.runtime.errors import EXIT_OK, JobError, UsageError
 from jobs.runtime.logs import configure_logging, in_worker, run_id
 from jobs.runtime.metrics import JobMetrics
-from jobs.runtime.options import parse_count_range
-from jobs.runtime.ray_session import ray_session
-from jobs.train.data import open_image_set
-from jobs.train.log import Board, Ticker, print_now
-from jobs.train.options import TrainConfig, TrainingRecipe, resolve_settings
+from jobs.runtime.ray_session import ray_session, stopped_by_sigterm
+from jobs.train.data import ImageSet, open_image_set
+from jobs.train.lines import LinePrinter, print_line, start_line_queue
+from jobs.train.options import TrainConfig, TrainingRecipe, TrainingSettings, check_workers, resolve_settings
 from jobs.train.state import MODEL_FILE
-from jobs.train.worker import RunPlan, train_worker
+from jobs.train.worker import RunOutcome, RunPlan, train_worker
 from yolact.coco.annotations import AnnotatedImages
 from yolact.config import CONFIGS, YolactConfig, get_config
 from yolact.weights.files import read_bytes, read_own_header
@@ -42,8 +44,33 @@ def run_training(config: TrainConfig) -> int:
     config = _with_absolute_paths(config)
     run = run_id(config.output)
     configure_logging(config.log_format, run)
+    say: Callable[[str], None] = log.info if config.log_format == "json" else print_line
     settings = resolve_settings(config)
-    workers = parse_count_range("--num-workers", config.num_workers)
+    workers = check_workers(config, settings)
+    train, validation = _open_data(config, say)
+    model_config = model_config_for(config, train.data)
+    _check_window(settings, model_config)
+    _describe(settings, train.data, say)
+    with stopped_by_sigterm(), ray_session(config.address):
+        lines = start_line_queue()
+        plan = RunPlan(
+            settings=settings,
+            model_config=model_config,
+            train=train,
+            validation=validation,
+            output=config.output,
+            provenance=_provenance(config, settings, train.data),
+            threads_per_worker=config.cpus_per_worker or _cpus_per_worker(workers),
+            lines=lines,
+            metrics=JobMetrics("train", run),
+        )
+        with LinePrinter(lines, say):
+            result = _fit(_trainer(config, plan, workers))
+        return _finish(config.output, result)
+
+
+def _open_data(config: TrainConfig, say: Callable[[str], None]) -> tuple[ImageSet, ImageSet | None]:
+    """The training set and the validation set. Raises `UsageError`."""
     train = open_image_set(
         config.annotations,
         config.images,
@@ -61,35 +88,48 @@ def run_training(config: TrainConfig) -> int:
                 f"the validation set has classes {', '.join(validation.data.class_names)}, "
                 f"the training set {', '.join(train.data.class_names)}; they must be the same"
             )
-    model_config = model_config_for(config, train.data)
-    if settings["window_size"] > model_config.input_size:
+    return _with_objects_only(train, say), validation
+
+
+def _with_objects_only(train: ImageSet, say: Callable[[str], None]) -> ImageSet:
+    """The training set without images that have no objects: the release does not train on them either."""
+    kept = tuple(
+        image for image in train.data.images if any(not annotation.is_crowd for annotation in image.annotations)
+    )
+    left_out = len(train.data.images) - len(kept)
+    if left_out:
+        say(f"{left_out} of {len(train.data.images)} images have no objects and are left out")
+    return replace(train, data=replace(train.data, images=kept))
+
+
+def _check_window(settings: TrainingSettings, model_config: YolactConfig) -> None:
+    """Raises `UsageError` where the training windows are larger than the network's input."""
+    if settings.window_size > model_config.input_size:
         raise UsageError(
-            f"--window-size {settings['window_size']} is larger than the input of {model_config.name}, "
-            f"{model_config.input_size}: give at most that, or 0 for whole pictures"
+            f"--window-size {settings.window_size} is larger than the input of {model_config.name}, "
+            f"{model_config.input_size}: give at most that, or 0 for whole images"
         )
-    with ray_session(config.address):
-        board = ray.remote(num_cpus=0)(Board).remote()
-        plan = RunPlan(
-            settings=settings,
-            model_config=model_config,
-            train=train,
-            validation=validation,
-            output=config.output,
-            provenance=_provenance(config, settings, train.data),
-            threads_per_worker=config.cpus_per_worker or _cpus_per_worker(workers),
-            board=board,
-            metrics=JobMetrics("train", run),
+
+
+def _describe(settings: TrainingSettings, train: AnnotatedImages, say: Callable[[str], None]) -> None:
+    """Say what is learnt and how, and warn where the run is too short for its schedule."""
+    objects = sum(len(image.annotations) for image in train.images)
+    say(f"{len(train.images)} images, {objects} objects to train on")
+    say(
+        f"recipe {settings.recipe} ({settings.recipe_reason}): {settings.max_steps} steps of {settings.batch_size} "
+        f"images, {settings.optimizer} at {settings.peak_learning_rate:.2g}, augmentation {settings.augmentation}"
+    )
+    if settings.max_steps <= settings.warmup_steps:
+        log.warning(
+            "the run of %d steps ends within its warm-up of %d: the learning rate never reaches its peak; "
+            "give more --max-steps or fewer --warmup-steps",
+            settings.max_steps,
+            settings.warmup_steps,
         )
-        objects = sum(len(image.annotations) for image in train.data.images)
-        say = log.info if config.log_format == "json" else print_now
-        say(f"{len(train.data.images)} images, {objects} objects to train on")
-        with Ticker(board, say):
-            result = _fit(_trainer(config, plan, workers))
-        return _finish(config.output, result)
 
 
 def model_config_for(config: TrainConfig, train: AnnotatedImages) -> YolactConfig:
-    """The named config with the data's classes and the ablations asked for.
+    """The named config with the classes of the data and the changes that the options ask for.
 
     Raises:
         UsageError: for an unknown config or a value it cannot take.
@@ -97,8 +137,9 @@ def model_config_for(config: TrainConfig, train: AnnotatedImages) -> YolactConfi
     try:
         named = _base_config(config)
         changes: dict[str, Any] = {"class_names": train.class_names, "semantic_branch": config.semantic_loss}
-        if config.num_prototypes is not None:
-            changes["num_prototypes"] = config.num_prototypes
+        for name in ("num_prototypes", "max_masks_per_image"):
+            if getattr(config, name) is not None:
+                changes[name] = getattr(config, name)
         if train.class_names != named.class_names:
             changes["official"] = None
         return replace(named, **changes)
@@ -107,7 +148,7 @@ def model_config_for(config: TrainConfig, train: AnnotatedImages) -> YolactConfi
 
 
 def _base_config(config: TrainConfig) -> YolactConfig:
-    """The config before the data's classes are put in. Raises `ValueError`."""
+    """The config with the classes of its name or file. Raises `ValueError`."""
     if config.config is None:
         if config.init_weights in CONFIGS:
             return CONFIGS[config.init_weights]
@@ -139,43 +180,75 @@ def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ra
             storage_path=storage_path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
-            # Ray keeps the latest beside the best, for going on
+            # Ray keeps the latest checkpoint beside the best one
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="mask_ap"),
         ),
     )
 
 
-def _fit(trainer: ray.train.torch.TorchTrainer) -> Any:
+def _fit(trainer: ray.train.torch.TorchTrainer) -> ray.train.Result:
+    """Run the training to its end.
+
+    Raises:
+        JobError: if it failed.
+        KeyboardInterrupt: on Ctrl-C.
+    """
     try:
-        return trainer.fit()
+        with _interruptible():
+            return trainer.fit()
     except ray.train.TrainingFailedError as error:
         raise JobError(f"training failed: {_reason(error)}; run the same command again to go on") from error
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises `KeyboardInterrupt` after the block, whatever Ray Train makes of it.
+
+    Ray Train handles SIGINT itself: it stops the workers, then leaves by `SystemExit` with code 0 or by an error of its
+    own, and its handler stays in place.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _reason(error: Exception) -> str:
-    """The last line of what the first failed worker said; the rest is its traceback."""
+    """The last line of the first failed worker's error; the lines before it are the traceback."""
     failures = getattr(error, "worker_failures", None) or {0: error}
     lines = str(failures[min(failures)]).strip().splitlines()
     return storage.one_line(lines[-1] if lines else type(error).__name__)
 
 
-def _finish(output: str, result: Any) -> int:
+def _finish(output: str, result: ray.train.Result) -> int:
+    """Write the best and the last model into the output. Raises `JobError` where the run stopped before its end."""
     outcome = result.return_value
-    if outcome["stopped"] is not None:
-        raise JobError(f"training stopped at {outcome['stopped']}")
+    assert isinstance(outcome, RunOutcome)
+    if outcome.stopped is not None:
+        raise JobError(
+            f"training stopped at step {outcome.step}: {outcome.stopped}; lower the learning rate, or look at these "
+            "images; the same command goes on behind these steps"
+        )
     scored = [(metrics.get("mask_ap", -1.0), metrics["step"], kept) for kept, metrics in result.best_checkpoints]
     best = max(scored, key=lambda entry: entry[:2])[2]
     for checkpoint, file_name in ((best, BEST_FILE), (result.checkpoint, LAST_FILE)):
         with checkpoint.as_directory() as folder:
             storage.put_atomic(f"{output}/{file_name}", Path(folder, MODEL_FILE).read_bytes())
-    ap = outcome["best_mask_ap"]
-    scored_line = f", best mask AP {ap:.4f}" if ap >= 0 else ""
-    print(f"done: {outcome['step']} steps{scored_line}; {output}/{BEST_FILE}")
+    skipped = f", {outcome.skipped} of them skipped" if outcome.skipped else ""
+    scored_line = f", best mask AP {outcome.best_mask_ap:.4f}" if outcome.best_mask_ap >= 0 else ""
+    print(f"done: {outcome.step} steps{skipped}{scored_line}; {output}/{BEST_FILE}")
     return EXIT_OK
 
 
-def _provenance(config: TrainConfig, settings: dict[str, Any], train: AnnotatedImages) -> dict[str, Any]:
-    recipe = {part.name: settings[part.name] for part in fields(TrainingRecipe)}
+def _provenance(config: TrainConfig, settings: TrainingSettings, train: AnnotatedImages) -> dict[str, Any]:
+    """What the checkpoint says of its making: plain values for its JSON header."""
+    recipe = {part.name: getattr(settings, part.name) for part in fields(TrainingRecipe)}
     return {
         "data": os.path.basename(config.annotations),
         "images": len(train.images),
@@ -192,7 +265,7 @@ def _cpus_per_worker(workers: tuple[int, int]) -> int:
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """Workers run elsewhere: local paths must not depend on the working directory."""
+    """The same options with absolute paths: a worker has another working directory."""
     changes = {}
     for name in ("annotations", "images", "val_annotations", "val_images", "output", "init_weights"):
         value = getattr(config, name)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
 
 from jobs import storage
 from jobs.runtime.errors import UsageError
@@ -23,9 +20,6 @@ from yolact.coco.annotations import (
 )
 from yolact.coco.checks import find_problems
 from yolact.coco.file_names import FileNames
-from yolact.config import YolactConfig
-from yolact.training.augmentation import build_augmentation
-from yolact.training.dataset import EpochSampler, TrainingDataset, collate
 
 
 @dataclass(frozen=True)
@@ -156,62 +150,6 @@ def _refuse_without_objects(data: AnnotatedImages, name: str) -> None:
             "CVAT writes iscrowd 1 for every brush mask: set it to 0 where a mask is one object"
         )
     raise UsageError(f"{name} has {len(data.images)} images without any object: there is nothing to learn from")
-
-
-def build_loader(
-    images: ImageSet,
-    settings: dict[str, Any],
-    *,
-    config: YolactConfig,
-    first_step: int,
-    last_step: int,
-    worker: int = 0,
-    num_workers: int = 1,
-) -> torch.utils.data.DataLoader[Any]:
-    """Batches (`yolact.dataset.TrainingBatch`) of this worker from a step on.
-
-    Args:
-        images: what to train on.
-        settings: of the run.
-        config: of the model to be; where the run trains on windows, their side takes the place of its input size.
-        first_step: 0-based.
-        last_step: where the run ends.
-        worker: index of this worker.
-        num_workers: how many share each batch.
-    """
-    trained = window_config(config, settings)
-    transform = build_augmentation(
-        settings["augmentation"],
-        trained.input_size,
-        trained.prototype_size,
-        window_scale=trained.input_size / config.input_size,
-    )
-    dataset = TrainingDataset(
-        images.data, images.read_bytes, transform, settings["seed"], settings["pixels_per_window"] or None
-    )
-    sampler = EpochSampler(
-        len(dataset), settings["batch_size"], last_step, first_step, worker, num_workers, settings["seed"]
-    )
-    processes = settings["loader_processes"]
-    return torch.utils.data.DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=processes,
-        collate_fn=collate,
-        prefetch_factor=4 if processes else None,
-        worker_init_fn=_one_thread,
-        multiprocessing_context="fork" if processes else None,
-    )
-
-
-def window_config(config: YolactConfig, settings: dict[str, Any]) -> YolactConfig:
-    """The config of the network while it trains: that of the model, at the size of the training windows."""
-    return replace(config, input_size=settings["window_size"] or config.input_size)
-
-
-def _one_thread(_: int) -> None:
-    """Loader processes share the cores with the network: more threads each would only get in each other's way."""
-    torch.set_num_threads(1)
 
 
 @dataclass(frozen=True)

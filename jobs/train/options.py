@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
 
 from jobs.runtime.errors import UsageError
 from jobs.runtime.logs import LogFormat
+from jobs.runtime.options import parse_count_range
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class TrainConfig:
     val_images: str | None = None
     """folder or URI with the validation images"""
     init_weights: str = "imagenet"
-    """where to start: imagenet, random, a config with shipped or published weights such as nuclei or yolact_base, or a
-    file: backbone state dict, official release, own checkpoint"""
+    """weights to start from: imagenet, random, a config with shipped or published weights such as nuclei or
+    yolact_base, or a file: backbone state dict, official release, own checkpoint"""
     recipe: str | None = None
-    """paper or nuclei; None takes the recipe named like the config (or the initial weights), else paper"""
+    """paper or nuclei; None takes the recipe with the name of the config (or of the initial weights), else paper"""
     num_workers: str = "1"
     """training processes: N, or MIN:MAX to grow and shrink with the cluster"""
     cpus_per_worker: int | None = None
@@ -38,7 +39,7 @@ class TrainConfig:
     use_gpu: bool = False
     """give each worker a GPU (nccl); otherwise CPUs (gloo)"""
     loader_processes: int = 1
-    """processes per worker that read and augment images; 0 does it in between the steps"""
+    """processes per worker that read and augment images; 0 does it between the steps"""
     score_threshold: float = 0.5
     """with a label table: instances below this score are not learnt"""
     skip_broken: bool = False
@@ -48,13 +49,13 @@ class TrainConfig:
     max_failures: int = 3
     """how often lost workers are restarted before the run gives up"""
     seed: int = 0
-    """of sample order, augmentation and initial weights"""
+    """decides sample order, augmentation and random initial weights"""
     max_steps: int | None = None
-    """updates of the weights"""
+    """length of the run; None takes the recipe's, divided as --batch-size is multiplied"""
     stop_after: int | None = None
     """end early after so many steps, with the schedule of the whole run (for tests and timings)"""
     batch_size: int | None = None
-    """images per step over all workers; the learning rate is scaled to it linearly"""
+    """images per step over all workers; the learning rate is scaled with it"""
     optimizer: Literal["sgd", "adamw"] | None = None
     """sgd (paper) or adamw"""
     learning_rate: float | None = None
@@ -68,19 +69,21 @@ class TrainConfig:
     augmentation: Literal["none", "ssd", "microscopy"] | None = None
     """ssd is the paper's"""
     window_size: int | None = None
-    """train on windows of the pictures at this input side, objects as large as at the config's; 0: whole ones"""
+    """train on windows of the images, this many pixels wide and high, with objects as large as at the config's input
+    size; 0 trains on whole images"""
     pixels_per_window: int | None = None
-    """an image gives a window per epoch for each so many pixels of its side; 0: one"""
+    """an image gives one window per epoch for this many pixels of its side; 0 gives one window per image"""
     freeze_batch_norm: bool | None = None
-    """keep the backbone's batch norm as it was trained"""
+    """keep the backbone's batch norm as it is; None takes the recipe's: paper freezes it where fewer than 6 images fall
+    on a worker, nuclei always"""
     ema_decay: float | None = None
-    """of the weight average that is validated and saved; 0 switches it off"""
+    """share of the weight average that stays at each step; the average is validated and saved; 0 switches it off"""
     clip_gradient: float | None = None
     """largest norm of the gradient; 0 switches clipping off"""
     precision: Precision | None = None
     """of the network; losses are always float32; float16 uses a gradient scaler"""
     max_masks_per_image: int | None = None
-    """positives of an image that enter the mask loss"""
+    """most positive anchors of an image that enter the mask loss, instead of the config's"""
     num_prototypes: int | None = None
     """prototypes instead of the config's"""
     semantic_loss: bool = True
@@ -97,38 +100,16 @@ class TrainConfig:
     """Ray: auto, local or ray://host:port"""
 
 
-def resolve_settings(config: TrainConfig) -> dict[str, Any]:
-    """The flags as a dict, with the recipe's values where a flag was left out, and the scaled learning rate.
-
-    Raises:
-        UsageError: for an unknown recipe or values that cannot be.
-    """
-    model = config.config or config.init_weights
-    name = config.recipe or (model if model in RECIPES else "paper")
-    if name not in RECIPES:
-        raise UsageError(f"recipe {name!r} is unknown; choose one of {', '.join(RECIPES)}")
-    settings = asdict(config)
-    for part in fields(TrainingRecipe):
-        if settings.get(part.name) is None:
-            settings[part.name] = getattr(RECIPES[name], part.name)
-    settings["recipe"] = name
-    for part_name in ("max_steps", "batch_size", "validate_every", "checkpoint_every", "log_every"):
-        if settings[part_name] < 1:
-            raise UsageError(f"--{part_name.replace('_', '-')} {settings[part_name]} must be at least 1")
-    settings["peak_learning_rate"] = settings["learning_rate"] * settings["batch_size"] / REFERENCE_BATCH
-    return settings
-
-
 #: "auto" is bfloat16 where a worker's device has instructions for it, else float32
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
-#: learning rates are given for this many images per step and scaled linearly to others (the release's batch)
+#: recipes give learning rates for this many images per step, the release's batch; other batches scale them linearly
 REFERENCE_BATCH = 8
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """Values of a recipe; steps count updates of the weights, whatever the number of workers."""
+    """Values that are not data. A step is one batch over all workers."""
 
     max_steps: int
     batch_size: int
@@ -141,18 +122,17 @@ class TrainingRecipe:
     warmup_steps: int
     augmentation: Literal["none", "ssd", "microscopy"]
     window_size: int
-    """side of the network input while training, of which a window of the picture is shown; 0 shows whole pictures at
-    the config's input size"""
+    """side of the network input while training, which shows a window of the image; 0 shows whole images at the
+    config's input size"""
     pixels_per_window: int
-    """an image gives a window per epoch for each so many pixels of its side; 0 gives one"""
-    freeze_batch_norm: bool
+    """an image gives one window per epoch for this many pixels of its side; 0 gives one window per image"""
+    freeze_batch_norm: bool | None
+    """None freezes it where fewer than 6 images fall on a worker, as the release does"""
     ema_decay: float
     """0 switches the weight average off"""
     clip_gradient: float
     """largest norm of the gradient; 0 switches clipping off"""
     precision: Precision
-    max_masks_per_image: int
-    """positives of an image that enter the mask loss"""
     validate_every: int
     """steps"""
     checkpoint_every: int
@@ -160,7 +140,7 @@ class TrainingRecipe:
 
 
 RECIPES: dict[str, TrainingRecipe] = {
-    # arXiv 1904.02689, section 5: 800k steps at 8 images, ÷10 at 280k, 600k, 700k and 750k
+    # arXiv 1904.02689, section 5: 800k steps of 8 images, learning rate ÷10 at 280k, 600k, 700k and 750k
     "paper": TrainingRecipe(
         max_steps=800_000,
         batch_size=8,
@@ -172,15 +152,14 @@ RECIPES: dict[str, TrainingRecipe] = {
         augmentation="ssd",
         window_size=0,
         pixels_per_window=0,
-        freeze_batch_norm=True,
+        freeze_batch_norm=None,
         ema_decay=0.0,
         clip_gradient=0.0,
         precision="float32",
-        max_masks_per_image=100,
         validate_every=10_000,
         checkpoint_every=2_000,
     ),
-    # for about an hour on two quiet cores; docs/training.md says what has been measured and what has not
+    # about an hour on two quiet cores; docs/training.md says what was measured
     "nuclei": TrainingRecipe(
         max_steps=2000,
         batch_size=4,
@@ -196,8 +175,100 @@ RECIPES: dict[str, TrainingRecipe] = {
         ema_decay=0.998,
         clip_gradient=10.0,
         precision="auto",
-        max_masks_per_image=300,
         validate_every=1000,
         checkpoint_every=200,
     ),
 }
+
+
+@dataclass(frozen=True)
+class TrainingSettings(TrainingRecipe):
+    """Every choice of a run: a recipe's values, or those of the flags, and what belongs to no recipe."""
+
+    recipe: str
+    """name of the recipe"""
+    recipe_reason: str
+    """why it was taken, for people"""
+    peak_learning_rate: float
+    """scaled to the batch size"""
+    init_weights: str
+    seed: int
+    use_gpu: bool
+    loader_processes: int
+    """per worker"""
+    stop_after: int | None
+    log_every: int
+
+    @property
+    def last_step(self) -> int:
+        """The step at which this command ends: before `max_steps` with `stop_after`."""
+        return min(self.max_steps, self.stop_after or self.max_steps)
+
+
+def resolve_settings(config: TrainConfig) -> TrainingSettings:
+    """The flags, the recipe's values where a flag was left out, and the learning rate scaled to the batch.
+
+    A batch of k times the recipe's images has k times the learning rate and, unless --max-steps is given, 1/k of the
+    steps. The milestones of the schedule are shares of the steps, so they move with them.
+
+    Raises:
+        UsageError: for an unknown recipe or values that cannot be.
+    """
+    name, reason = _recipe_of(config)
+    recipe = RECIPES[name]
+    flags = {part.name: getattr(config, part.name) for part in fields(TrainingRecipe)}
+    chosen = replace(recipe, **{flag: value for flag, value in flags.items() if value is not None})
+    for flag in ("max_steps", "batch_size", "validate_every", "checkpoint_every"):
+        _at_least_one(flag, getattr(chosen, flag))
+    _at_least_one("log_every", config.log_every)
+    if config.max_masks_per_image is not None:
+        _at_least_one("max_masks_per_image", config.max_masks_per_image)
+    if config.max_steps is None:
+        chosen = replace(chosen, max_steps=max(1, recipe.max_steps * recipe.batch_size // chosen.batch_size))
+    return TrainingSettings(
+        **asdict(chosen),
+        recipe=name,
+        recipe_reason=reason,
+        peak_learning_rate=chosen.learning_rate * chosen.batch_size / REFERENCE_BATCH,
+        init_weights=config.init_weights,
+        seed=config.seed,
+        use_gpu=config.use_gpu,
+        loader_processes=config.loader_processes,
+        stop_after=config.stop_after,
+        log_every=config.log_every,
+    )
+
+
+def _recipe_of(config: TrainConfig) -> tuple[str, str]:
+    """Name of the recipe and why it is this one. Raises `UsageError`."""
+    if config.recipe is not None:
+        if config.recipe not in RECIPES:
+            raise UsageError(f"recipe {config.recipe!r} is unknown; choose one of {', '.join(RECIPES)}")
+        return config.recipe, "--recipe"
+    if config.config in RECIPES:
+        return config.config, f"--config {config.config}"
+    if config.config is None and config.init_weights in RECIPES:
+        return config.init_weights, f"--init-weights {config.init_weights}"
+    return "paper", "the default"
+
+
+def _at_least_one(field: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"--{field.replace('_', '-')} {value} must be at least 1")
+
+
+def check_workers(config: TrainConfig, settings: TrainingSettings) -> tuple[int, int]:
+    """The least and the largest number of workers.
+
+    Raises:
+        UsageError: if the number cannot be read, or if the batch cannot be shared by so many.
+    """
+    workers = parse_count_range("--num-workers", config.num_workers)
+    if workers[1] > settings.batch_size:
+        raise UsageError(
+            f"--num-workers {config.num_workers}: a batch of {settings.batch_size} images cannot be shared by "
+            f"{workers[1]} workers; use at most {settings.batch_size}, or a larger --batch-size"
+        )
+    if settings.freeze_batch_norm is False and workers[1] > 1 and not config.use_gpu:
+        raise UsageError("only GPU workers can share batch norm: use --freeze-batch-norm True, or one worker")
+    return workers

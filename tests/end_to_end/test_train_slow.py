@@ -1,4 +1,4 @@
-"""Training that survives: the same losses with 1 and 2 workers, and runs that are killed and go on. Minutes."""
+"""Training as a command: the same losses with 1, 2 and 3 workers, and runs that are killed and go on. Minutes."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ def assert_same_losses(found, wanted, steps, tolerance=1e-3):
             assert found[step][name] == pytest.approx(wanted[step][name], rel=tolerance), (step, name)
 
 
-def test_two_workers_have_the_losses_of_one(tmp_path, plates, undisturbed):
-    train(tmp_path, plates, "run", "--num-workers", "2", "--stop-after", "20")
+@pytest.mark.parametrize("workers", ["2", "3"])  # a batch of 4: even and uneven shares
+def test_several_workers_have_the_losses_of_one(tmp_path, plates, undisturbed, workers):
+    train(tmp_path, plates, "run", "--num-workers", workers, "--stop-after", "20")
     assert_same_losses(read_metrics(tmp_path / "run"), undisturbed, range(1, 21))
 
 
@@ -82,13 +83,13 @@ def wait_for_step(output: Path, step: int, process: subprocess.Popen) -> None:
 
 
 def training_workers(driver: int) -> list[psutil.Process]:
-    """Ray's worker processes of this run: they carry its Ray session, which the driver's children name."""
+    """The training workers of a driver: processes of the Ray that the driver started."""
     family = psutil.Process(driver).children(recursive=True)
     return [child for child in family if "RayTrainWorker" in " ".join(child.cmdline())]
 
 
 def assert_sound(output: Path) -> None:
-    """Every checkpoint that stands can be read, and the final models too."""
+    """Every checkpoint in the output can be read, and the final models too."""
     checkpoints = [path for path in output.glob("checkpoint_*") if path.is_dir()]
     assert checkpoints
     for checkpoint in checkpoints:
@@ -107,7 +108,7 @@ def test_a_killed_worker_is_replaced_and_the_curve_goes_on(tmp_path, plates, und
     victims[0].send_signal(signal.SIGKILL)
     printed = process.communicate(timeout=900)[0].decode()
     assert process.returncode == 0, printed
-    # killed within a second of the first checkpoint, it starts anew: Ray has not taken note of it by then
+    # one line of the first start and one of the restart
     assert printed.count("initial weights from") == 2
     found = read_metrics(tmp_path / "run")
     assert sorted(found) == list(range(1, STEPS + 1))
@@ -131,3 +132,22 @@ def test_a_killed_driver_goes_on_also_with_other_workers(tmp_path, plates, undis
     assert sorted(found) == list(range(1, STEPS + 1))
     assert_same_losses(found, undisturbed, range(1, STEPS + 1))
     assert_sound(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [
+        (signal.SIGINT, 130, "yolact: interrupted; run the same command again to go on"),
+        (signal.SIGTERM, 1, "yolact: stopped by SIGTERM; run the same command again to go on"),
+    ],
+)
+def test_a_stopped_command_ends_with_one_line(tmp_path, plates, number, code, line):
+    process = subprocess.Popen(
+        command(tmp_path, plates, "run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    wait_for_step(tmp_path / "run", 7, process)
+    process.send_signal(number)
+    errors = process.communicate(timeout=900)[1].decode()
+    assert process.returncode == code, errors
+    assert errors.strip().splitlines()[-1] == line
+    assert "Traceback" not in errors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,17 +15,17 @@ from yolact.training.augmentation import Transform
 
 
 class TrainingSample(NamedTuple):
-    """One augmented picture with its target."""
+    """One augmented image with its target."""
 
     image: Tensor
     """(3, S, S) uint8 RGB"""
     target: dict[str, Any]
-    """see `yolact.losses.Target`"""
+    """see `yolact.training.losses.Target`"""
     image_id: int | str
 
 
 class TrainingBatch(NamedTuple):
-    """Samples put together."""
+    """The samples of one step, as one worker gets them."""
 
     images: Tensor
     """(B, 3, S, S) uint8 RGB"""
@@ -36,16 +36,16 @@ class TrainingBatch(NamedTuple):
 class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     """Reads, decodes and augments the images of a data set.
 
-    An item is asked for by (epoch, slot): whichever process makes it, and however often the run was interrupted, it
-    comes out the same. Each image has a slot, or several where one window shows only a part of it.
+    The key of an item is (epoch, slot). An item is the same whichever process makes it, and however often the run was
+    interrupted. An image has one slot, or several where one window shows only a part of the image.
 
     Args:
         data: images and annotations, already free of problems.
         read_bytes: gives the bytes of an image by its file name.
-        transform: see `yolact.augmentation.build_augmentation`.
+        transform: see `yolact.training.augmentation.build_augmentation`.
         seed: of the run.
-        pixels_per_slot: an image gets a slot for each so many pixels of its side (the root of its area), at least
-            one; None gives each image one.
+        pixels_per_slot: an image has one slot for this many pixels of its side (the square root of its area), at least
+            one. None gives each image one slot.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
 
 
 def load_sample(image: AnnotatedImage, label_of_category: dict[int, int], data: bytes) -> dict[str, Tensor]:
-    """Decode an image and its ground truth, see `yolact.augmentation`.
+    """Decode an image and its ground truth into a sample, see `yolact.training.augmentation`.
 
     Raises:
-        ValueError: if the bytes are no image, or one of another size than annotated; names the image id.
+        ValueError: if the bytes are no image, or if its size is not the annotated one; names the image id.
     """
     try:
         pixels = decode_image(data)
@@ -95,13 +95,13 @@ def load_sample(image: AnnotatedImage, label_of_category: dict[int, int], data: 
             f"{image.width}×{image.height}; correct its entry or leave it out"
         )
     sample = {name: torch.from_numpy(array) for name, array in ground_truth_arrays(image, label_of_category).items()}
-    # a view across planes is fine for what follows, but the crop and resize kernels want the channels first
+    # contiguous planes: the crop and resize kernels are faster on them than on a transposed view
     sample["image"] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
     return sample
 
 
 def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
-    """Stack the pictures; targets stay a list, since every image has another number of objects."""
+    """Stack the images; targets stay a list, because the number of objects differs from image to image."""
     return TrainingBatch(
         torch.stack([sample.image for sample in samples]),
         [sample.target for sample in samples],
@@ -112,20 +112,20 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
 class EpochSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, slot) for one worker, from any step on: the order is a function of (seed, epoch) alone.
 
-    The stream of epochs is cut into global batches, and each worker takes its slice of every batch, so that the
-    global batches are the same for any number of workers.
+    The stream of epochs is cut into global batches. Each worker takes its share of every batch, so that the global
+    batches are the same for any number of workers. Shares differ by at most one image.
 
     Args:
         length: number of slots in an epoch.
-        global_batch_size: images per step over all workers, a multiple of `num_workers`.
-        num_steps: where the run ends.
-        first_step: where this one starts (0-based).
+        global_batch_size: images per step over all workers, at least one for each.
+        num_steps: the step at which the run ends.
+        first_step: the step at which this one starts (0-based).
         worker: index of this worker.
-        num_workers: how many there are.
+        num_workers: how many workers share each batch.
         seed: of the run.
 
     Raises:
-        ValueError: if there is no image or the batch cannot be split evenly.
+        ValueError: if there is no image, or more workers than images in a batch.
     """
 
     def __init__(
@@ -140,21 +140,25 @@ class EpochSampler(torch.utils.data.Sampler[list[tuple[int, int]]]):
     ) -> None:
         if length < 1:
             raise ValueError("the training set has no images left")
-        if global_batch_size % num_workers:
-            raise ValueError(f"a batch of {global_batch_size} images cannot be shared evenly by {num_workers} workers")
+        if global_batch_size < num_workers:
+            raise ValueError(
+                f"{num_workers} workers cannot share a batch of {global_batch_size} images: use at most as many "
+                "workers as images"
+            )
         self.length, self.global_batch_size, self.num_steps = length, global_batch_size, num_steps
         self.first_step, self.worker, self.num_workers, self.seed = first_step, worker, num_workers, seed
 
     def __len__(self) -> int:
         return max(0, self.num_steps - self.first_step)
 
-    def __iter__(self) -> Any:
-        share = self.global_batch_size // self.num_workers
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        first = self.worker * self.global_batch_size // self.num_workers
+        last = (self.worker + 1) * self.global_batch_size // self.num_workers
         order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         for step in range(self.first_step, self.num_steps):
-            start = step * self.global_batch_size + self.worker * share
+            start = step * self.global_batch_size
             batch = []
-            for number in range(start, start + share):
+            for number in range(start + first, start + last):
                 epoch, offset = divmod(number, self.length)
                 if epoch != order[0]:
                     order = (epoch, epoch_order(self.length, self.seed, epoch))

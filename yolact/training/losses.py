@@ -1,7 +1,8 @@
 """The training losses (paper section 3.2 and 3.4; YOLACT++ section 6 for mask rescoring).
 
 B images, A anchors, C classes, K prototypes, G targets, P positive anchors of one image.
-The release's formulas, weights included; sums run over the batch and are divided by its number of positives.
+The formulas and weights are the release's. Sums run over the batch and are divided by its number of positives, the
+semantic loss by its number of images.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypedDict
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,7 +48,7 @@ class Target(_RequiredTarget, total=False):
 
 
 class ImageTargets(NamedTuple):
-    """Ground truth of one image as the losses use it: crowds apart, boxes xyxy relative to the image."""
+    """Ground truth of one image as the losses use it: without its crowds, boxes xyxy relative to the image."""
 
     boxes: Tensor
     labels: Tensor
@@ -58,24 +60,20 @@ class ImageTargets(NamedTuple):
 class YolactWithLoss(nn.Module):
     """The network together with its losses: the module that DDP wraps.
 
+    At most `max_masks_per_image` (of the model's config) positive anchors of an image enter the mask loss: a random
+    choice, and the loss is scaled up to make good for the others.
+
     Args:
         model: the network; its semantic branch must be on while training if the config has one.
-        max_masks_per_image: at most so many positive anchors of an image enter the mask loss (a random choice,
-            rescaled); None takes all.
-        average_count: maps the number of positives on this worker to the mean over workers. DDP averages gradients,
-            so dividing by that mean makes the update that of one worker with the whole batch. None: one worker.
+        mean_over_workers: maps counts (n,) of this worker to their means over all workers, see `mean_over_workers`.
+            DDP averages gradients, so dividing by these means makes the update that of one worker with the whole
+            batch, also where the workers' shares of the batch differ. None: there is one worker.
     """
 
-    def __init__(
-        self,
-        model: Yolact,
-        max_masks_per_image: int | None = 100,
-        average_count: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
+    def __init__(self, model: Yolact, mean_over_workers: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.model = model
-        self.max_masks_per_image = max_masks_per_image
-        self.average_count = average_count
+        self.mean_over_workers = mean_over_workers
 
     def forward(self, images: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Losses of a batch, weights applied; their sum is what is minimised.
@@ -110,10 +108,13 @@ class YolactWithLoss(nn.Module):
         anchors = self.model.anchors.to(raw.box_deltas.device)
         images = [prepare_target(target, anchors, input_size) for target in targets]
         classes = torch.stack([image.matches.classes for image in images])
-        count = (classes > BACKGROUND).sum().to(torch.float32)
-        if self.average_count is not None:
-            count = self.average_count(count)
-        count = count.clamp(min=1.0)
+        positives = (classes > BACKGROUND).sum()
+        counts = torch.stack([positives, positives.new_tensor(len(images))]).to(torch.float32)
+        if self.mean_over_workers is not None:
+            counts = self.mean_over_workers(counts)
+        count, batch_size = counts[0], counts[1]
+        # the mean over N workers is below 1 where the whole batch has fewer than N positives: then it is right too
+        count = torch.where(count > 0, count, 1.0)
 
         losses = {
             "class": CLASS_WEIGHT * class_loss(raw.class_logits, classes) / count,
@@ -121,7 +122,7 @@ class YolactWithLoss(nn.Module):
             "mask": MASK_WEIGHT * self._mask_loss(raw, images) / count,
         }
         if raw.semantic_logits is not None:
-            losses["semantic"] = SEMANTIC_WEIGHT * semantic_loss(raw.semantic_logits, images)
+            losses["semantic"] = SEMANTIC_WEIGHT * semantic_loss(raw.semantic_logits, images) / batch_size
         rescoring = self.model.mask_scoring
         if rescoring is not None:
             losses["mask_iou"] = MASK_IOU_WEIGHT * self._mask_iou_loss(rescoring, raw, images) / count
@@ -151,10 +152,10 @@ class YolactWithLoss(nn.Module):
         return total
 
     def _choose_positives(self, image: ImageTargets) -> tuple[Tensor, float]:
-        """Anchor indices whose masks are learnt, and the factor that makes up for those left out."""
+        """Indices (P,) of the anchors whose masks are learnt, and the factor that makes good for the others."""
         positive = image.matches.positive.nonzero().squeeze(1)
-        limit = self.max_masks_per_image
-        if limit is None or len(positive) <= limit:
+        limit = self.model.config.max_masks_per_image
+        if len(positive) <= limit:
             return positive, 1.0
         generator = None
         if image.seed is not None:
@@ -163,8 +164,14 @@ class YolactWithLoss(nn.Module):
         return positive[order.to(positive.device)], len(positive) / limit
 
 
+def mean_over_workers(counts: Tensor) -> Tensor:
+    """The mean of a tensor over all workers of the process group; a collective call."""
+    dist.all_reduce(counts)
+    return counts / dist.get_world_size()
+
+
 def prepare_target(target: Target, anchors: Tensor, input_size: int) -> ImageTargets:
-    """Put crowds apart and match the anchors.
+    """Separate objects from crowds and match the anchors.
 
     Args:
         target: see `Target`.
@@ -215,17 +222,17 @@ def box_loss(box_deltas: Tensor, anchors: Tensor, images: list[ImageTargets]) ->
 
 
 def semantic_loss(semantic_logits: Tensor, images: list[ImageTargets]) -> Tensor:
-    """Per-pixel, per-class BCE against the union of each class's masks, averaged over images and map area.
+    """Per-pixel, per-class BCE against the union of each class's masks, summed over images, averaged over map area.
 
     Args:
         semantic_logits: (B, C, h, w).
         images: one per image of the batch.
     """
-    batch_size, _, height, width = semantic_logits.shape
+    height, width = semantic_logits.shape[-2:]
     wanted = torch.zeros_like(semantic_logits)
     for class_maps, image in zip(wanted, images, strict=True):
         if len(image.labels):
             class_maps.index_add_(0, image.labels, resize_masks(image.masks, height, width).to(class_maps.dtype))
     wanted = (wanted > 0).to(semantic_logits.dtype)
     total = F.binary_cross_entropy_with_logits(semantic_logits, wanted, reduction="sum")
-    return total / (batch_size * height * width)
+    return total / (height * width)

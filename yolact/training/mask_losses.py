@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from yolact.geometry.masks import RegionPixels, crop_pixels, resize_masks
 
-#: a ground-truth mask of so many prototype pixels or fewer says nothing about the rescoring net
+#: ground-truth masks of at most this many prototype pixels are too small to teach the rescoring net anything
 MIN_RESCORED_AREA = 25
 
 
 def mask_loss(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, masks: Tensor, target_index: Tensor) -> Tensor:
     """Sum over positives of the pixel BCE inside the ground-truth crop ÷ the box's area in prototype pixels.
 
-    Only the pixels inside the crops are assembled: hundreds of small objects cost no more than a few large ones.
+    Only the pixels inside the crops are computed: hundreds of small objects cost no more than a few large ones.
 
     Args:
         prototypes: (K, h, w).
@@ -31,10 +31,11 @@ def mask_loss(prototypes: Tensor, coefficients: Tensor, boxes: Tensor, masks: Te
     """
     _, height, width = prototypes.shape
     crops = crop_pixels(boxes[target_index], height, width)
-    # BCE on probabilities, not on logits: the release saturates, and its clamped logarithm is part of its numbers
+    # BCE on probabilities, not on logits: the release clamps the logarithm of saturated probabilities, and its losses
+    # are only met by doing the same
     probability = _assemble_pixels(prototypes, coefficients, crops).sigmoid()
     wanted = resize_masks(masks, height, width)[target_index[crops.instance], crops.row, crops.column]
-    # NaN has to come out as a loss that training can name, not as an assertion of the kernel
+    # the kernel would stop the process at a NaN; here NaN goes on into the loss, where training can name it
     defined = probability.nan_to_num(nan=0.5)
     pixel_loss = F.binary_cross_entropy(defined, wanted.to(probability.dtype), reduction="none")
     sides = (boxes[:, 2:] - boxes[:, :2]) * boxes.new_tensor([width, height])

@@ -16,6 +16,8 @@ ScheduleName = Literal["step", "cosine"]
 #: the release divides the learning rate by ten at 280k, 600k, 700k and 750k of 800k steps
 STEP_MILESTONES = (0.35, 0.75, 0.875, 0.9375)
 STEP_FACTOR = 0.1
+#: the release freezes batch norm where fewer images than this fall on a device
+MIN_IMAGES_FOR_BATCH_NORM = 6
 #: share of the full learning rate at which the warm-up begins, and at which the cosine ends
 WARMUP_START = 0.1
 COSINE_END = 0.01
@@ -24,7 +26,7 @@ COSINE_END = 0.01
 def build_optimizer(
     model: nn.Module, name: OptimizerName, learning_rate: float, weight_decay: float, momentum: float = 0.9
 ) -> torch.optim.Optimizer:
-    """An optimiser over the parameters that learn; weights decay, biases and normalisation gains do not under AdamW.
+    """An optimiser over the parameters that learn. SGD decays all of them, AdamW only weights: no biases or gains.
 
     Raises:
         ValueError: if the name is unknown.
@@ -76,9 +78,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
 
 
 def freeze_batch_norm(model: nn.Module) -> None:
-    """Keep statistics and gains of every batch norm as they are; call it again after each `model.train()`.
+    """Keep statistics, gains and biases of every batch norm as they are; call it again after each `model.train()`.
 
-    With few images on a device the batch's own statistics are worse than ImageNet's (release: fewer than about six).
+    With few images on a device, statistics of the batch are worse than those of ImageNet.
     """
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -88,11 +90,14 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights, which is what gets validated and shipped.
+    """Exponential moving average of a model's weights: the weights that are validated and saved.
 
     Args:
-        model: whose current weights it starts from.
-        decay: share of the average that stays per step, once the run is long enough for it.
+        model: the average starts from its current weights.
+        decay: share of the average that stays at each step, once the run is long enough.
+
+    Raises:
+        ValueError: if the decay is not between 0 and 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -104,7 +109,8 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step; early on the average follows faster, so that it forgets the start."""
+        """Take in the weights after a step. In the first steps the average follows faster, so that it forgets the
+        initial weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         average, current = self._split(self.model), self._split(model)
@@ -114,6 +120,6 @@ class WeightAverage:
 
     @staticmethod
     def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-        """Tensors that can be averaged, and counters that cannot."""
+        """Tensors that can be averaged, and integer counters, which cannot."""
         tensors = list(model.state_dict().values())
         return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

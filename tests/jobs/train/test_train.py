@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.models import official_stand_in
 from support.tables import CLASS_NAMES, instance, row, write_labels
@@ -16,11 +18,16 @@ from support.training import draw_plates, read_metrics, train_config
 
 from jobs.runtime.errors import JobError, UsageError
 from jobs.train import run
-from jobs.train.command import model_config_for
+from jobs.train.command import _describe, _with_objects_only, model_config_for
+from jobs.train.data import ImageSet, open_image_set
 from jobs.train.log import TrainingLog
-from jobs.train.options import TrainConfig, resolve_settings
-from yolact.coco.annotations import AnnotatedImages
-from yolact.config import CONFIGS
+from jobs.train.options import RECIPES, TrainConfig, check_workers, resolve_settings
+from jobs.train.validation import detect_images, validate
+from jobs.train.worker import Worker
+from yolact.coco.annotations import AnnotatedImage, AnnotatedImages, Annotation
+from yolact.config import CONFIGS, NmsConfig
+from yolact.network.model import build_yolact
+from yolact.training.optimisation import learning_rate_at
 from yolact.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn of their own affairs
@@ -32,12 +39,27 @@ def config(**options):
 
 def test_recipes_fill_what_flags_leave_open():
     paper = resolve_settings(config(config="yolact_resnet50"))
-    assert (paper["recipe"], paper["max_steps"], paper["optimizer"]) == ("paper", 800_000, "sgd")
-    assert paper["peak_learning_rate"] == pytest.approx(1e-3)
-    assert resolve_settings(config())["recipe"] == "nuclei"
-    wide = resolve_settings(config(config="yolact_base", batch_size=64, weight_decay=0.0))
-    assert wide["peak_learning_rate"] == pytest.approx(8e-3)  # linear scaling
-    assert wide["weight_decay"] == 0
+    assert (paper.recipe, paper.max_steps, paper.optimizer) == ("paper", 800_000, "sgd")
+    assert paper.peak_learning_rate == pytest.approx(1e-3)
+    nuclei = resolve_settings(config())
+    assert (nuclei.recipe, nuclei.recipe_reason) == ("nuclei", "--config nuclei")
+    started = resolve_settings(config(config=None, init_weights="nuclei"))
+    assert (started.recipe, started.recipe_reason) == ("nuclei", "--init-weights nuclei")
+    assert resolve_settings(config(config="yolact_base", weight_decay=0.0)).weight_decay == 0
+
+
+def test_a_larger_batch_scales_the_rate_and_divides_the_steps():
+    wide = resolve_settings(config(config="yolact_base", batch_size=64))
+    assert wide.peak_learning_rate == pytest.approx(8e-3)
+    assert wide.max_steps == 100_000
+    rates = [
+        learning_rate_at(step, peak=8e-3, max_steps=wide.max_steps, warmup_steps=wide.warmup_steps)
+        for step in (34_999, 35_000, 93_749, 93_750)  # 280,000 and 750,000 steps of 8 images
+    ]
+    assert rates == pytest.approx([8e-3, 8e-4, 8e-6, 8e-7])
+    narrow = resolve_settings(config(batch_size=2))  # of the recipe's 4
+    assert narrow.max_steps == 2 * RECIPES["nuclei"].max_steps
+    assert resolve_settings(config(batch_size=64, max_steps=500)).max_steps == 500
 
 
 def test_bad_settings_are_bad_usage():
@@ -47,6 +69,61 @@ def test_bad_settings_are_bad_usage():
         resolve_settings(config(max_steps=0))
     with pytest.raises(UsageError, match="unknown config 'yolo'"):
         model_config_for(config(config="yolo"), AnnotatedImages((), {1: "a"}))
+
+
+def test_workers_that_cannot_share_the_batch_are_bad_usage():
+    def workers(**options):
+        options = config(**options)
+        return check_workers(options, resolve_settings(options))
+
+    assert workers(config="yolact_base", num_workers="2:8") == (2, 8)
+    with pytest.raises(UsageError, match="a batch of 8 images cannot be shared by 9 workers; use at most 8"):
+        workers(config="yolact_base", num_workers="2:9")
+    with pytest.raises(UsageError, match="only GPU workers can share batch norm"):
+        workers(num_workers="2", freeze_batch_norm=False)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_workers", "device", "frozen"),
+    [(8, 1, "cpu", False), (5, 1, "cpu", True), (8, 2, "cuda", True), (48, 8, "cuda", False), (47, 8, "cuda", True)],
+)
+def test_the_papers_recipe_freezes_batch_norm_below_six_images_per_worker(batch_size, num_workers, device, frozen):
+    settings = resolve_settings(config(config="yolact_base", batch_size=batch_size))
+    worker = object.__new__(Worker)
+    worker.settings, worker.num_workers, worker.device = settings, num_workers, torch.device(device)
+    assert worker._decide_batch_norm() is frozen
+
+
+def test_the_configs_limit_of_masks_holds_unless_a_flag_says_otherwise():
+    data = AnnotatedImages((), {1: "a"})
+    assert model_config_for(config(config="yolact_im700"), data).max_masks_per_image == 300
+    assert model_config_for(config(config="yolact_base"), data).max_masks_per_image == 100
+    assert model_config_for(config(config="yolact_base", max_masks_per_image=7), data).max_masks_per_image == 7
+
+
+def test_images_without_objects_are_left_out():
+    box = Annotation(1, 1, (0, 0, 4, 4), [[0, 0, 4, 0, 4, 4]])
+    crowd = replace(box, is_crowd=True)
+    images = tuple(
+        AnnotatedImage(number, f"{number}.png", 8, 8, annotations)
+        for number, annotations in enumerate([(box,), (), (crowd,), (crowd, box)])
+    )
+    said = []
+    kept = _with_objects_only(ImageSet(AnnotatedImages(images, {1: "a"}), str.encode), said.append)
+    assert [image.image_id for image in kept.data.images] == [0, 3]
+    assert said == ["2 of 4 images have no objects and are left out"]
+
+
+def test_the_recipe_is_said_and_a_run_shorter_than_its_warm_up_warns(caplog):
+    said = []
+    data = AnnotatedImages((), {1: "a"})
+    _describe(resolve_settings(config(config=None, init_weights="nuclei", max_steps=20)), data, said.append)
+    assert "recipe nuclei (--init-weights nuclei): 20 steps of 4 images, adamw at 0.0007" in said[1]
+    assert said[1].endswith("augmentation microscopy")
+    assert "the run of 20 steps ends within its warm-up of 100" in caplog.text
+    caplog.clear()
+    _describe(resolve_settings(config()), data, said.append)
+    assert caplog.text == ""
 
 
 def test_windows_larger_than_the_input_are_bad_usage(tmp_path, plates):
@@ -107,10 +184,21 @@ def test_a_run_writes_models_metrics_and_goes_on(local_ray, tmp_path, plates, ca
         assert model.config.class_names == ("nucleus",)
 
 
-def test_a_loss_that_is_not_finite_stops_it_by_name_step_and_images(local_ray, tmp_path, plates):
-    hopeless = train_config(tmp_path, plates, optimizer="sgd", learning_rate=1e18, clip_gradient=0.0)
-    with pytest.raises(JobError, match=r"step [23]: .*the \w+ loss with images \[.*\] is not finite"):
+def test_losses_that_are_not_finite_stop_it_by_name_and_a_further_run_goes_on_behind_them(local_ray, tmp_path, plates):
+    hopeless = train_config(
+        tmp_path, plates, optimizer="sgd", learning_rate=1e18, clip_gradient=0.0, max_steps=30, checkpoint_every=100
+    )
+    with pytest.raises(
+        JobError, match=r"stopped at step (\d+): 5 steps in a row .*the \w+ loss with images \["
+    ) as first:
         run(hopeless)
+    with pytest.raises(JobError, match="stopped at step") as second:
+        run(hopeless)
+    before, after = (int(re.search(r"at step (\d+)", str(error.value))[1]) for error in (first, second))
+    assert after == before + 5
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    skipped = [line for line in lines if "skipped" in line]
+    assert skipped[-1] == {**skipped[-1], "step": after, "skipped": len(skipped)}
 
 
 def test_labels_can_be_learnt_from(local_ray, tmp_path):
@@ -166,9 +254,35 @@ def test_fine_tuning_from_an_official_file_says_what_it_re_made(local_ray, tmp_p
 def test_lines_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path):
     output = str(tmp_path / "run")
     (tmp_path / "run").mkdir()
-    log = TrainingLog(output, 0, 10, print)
+    log = TrainingLog(output, 0, 10, print_line=print)
     for step in range(1, 6):
         log.step(step, {"box": 1.0}, 1e-3, 4)
     (tmp_path / "run" / "metrics.jsonl").open("a").write('{"step": 6, "lo')  # the writer was killed here
     TrainingLog(output, 3, 10, print).close()
     assert set(read_metrics(tmp_path / "run")) == {1, 2, 3}
+
+
+def test_a_validation_shows_its_progress(tmp_path, plates):
+    lines = []
+    log = TrainingLog(str(tmp_path), 0, 10, lines.append, progress_seconds=0.0)
+    images = open_image_set(plates["annotations"], plates["images"], "validation set")
+    count = len(images.data.images)
+    model = build_yolact(model_config_for(train_config(tmp_path, plates), images.data))
+    validate(model, images, "cpu", report=lambda done: log.validation_progress(done, count))
+    log.close()
+    assert lines == [f"validating: {done} of {count} images" for done in range(1, count + 1)]
+
+
+def test_validation_keeps_the_scores_of_other_classes_below_the_floor(tmp_path, plates):
+    """As the release: an anchor counts if its best score is above the floor, then with all its classes."""
+    images = open_image_set(plates["annotations"], plates["images"], "validation set")
+    data = replace(images.data, categories={1: "nucleus", 2: "other"})
+    tiny = model_config_for(train_config(tmp_path, plates), data)
+    torch.manual_seed(0)
+    model = build_yolact(replace(tiny, nms=NmsConfig(score_floor=0.3)))
+    with torch.no_grad():
+        model.head.class_layer.bias.view(-1, 3)[:] = torch.tensor([0.0, 2.0, -2.0])
+    found = list(detect_images(model, replace(images, data=data), "cpu", range(2)))
+    scores = {category: [one.score for one in found if one.category_id == category] for category in (1, 2)}
+    assert min(scores[1]) > 0.3
+    assert 0 < min(scores[2]) < 0.3

@@ -303,7 +303,7 @@ def test_pictures_of_another_size_than_annotated_are_named(dataset):
         dataset[(0, 4)]
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3, 6])
+@pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 5, 6])
 def test_global_batches_do_not_depend_on_the_number_of_workers(num_workers):
     def batches(workers, first_step=0):
         shares = [list(EpochSampler(10, 6, 9, first_step, worker, workers, seed=4)) for worker in range(workers)]
@@ -320,8 +320,15 @@ def test_each_image_comes_once_per_epoch():
     assert epoch_order(10, 1, 0).tolist() != epoch_order(10, 1, 1).tolist()
 
 
+@pytest.mark.parametrize("num_workers", [3, 5, 6, 7])
+def test_shares_of_a_batch_differ_by_at_most_one_image(num_workers):
+    shares = [len(next(iter(EpochSampler(10, 8, 5, worker=w, num_workers=num_workers)))) for w in range(num_workers)]
+    assert sum(shares) == 8
+    assert max(shares) - min(shares) == 1
+
+
 def test_batches_that_cannot_be_shared_are_refused():
-    with pytest.raises(ValueError, match="8 images cannot be shared evenly by 3 workers"):
-        EpochSampler(10, 8, 5, num_workers=3)
+    with pytest.raises(ValueError, match="9 workers cannot share a batch of 8 images"):
+        EpochSampler(10, 8, 5, num_workers=9)
     with pytest.raises(ValueError, match="no images"):
         EpochSampler(0, 8, 5)

@@ -74,28 +74,36 @@ def test_crowds_are_neither_learnt_nor_held_against(trainable):
         assert crowded[name].item() == pytest.approx(alone[name].item())
 
 
-def test_workers_share_one_count_of_positives(trainable):
-    """Two halves of a batch, each divided by the mean count, average to the whole batch."""
+@pytest.mark.parametrize("cut", [1, 2])
+def test_shares_of_a_batch_average_to_its_losses(trainable, cut):
+    """Uneven shares, each divided by the means over workers, average to the whole batch: the semantic loss too."""
     torch.manual_seed(3)
-    images = torch.randn(2, 3, 64, 64)
-    targets = [target([[8, 8, 24, 24]], [1]), target([[0, 0, 30, 30], [40, 8, 52, 20], [30, 40, 60, 64]], [0, 1, 1])]
+    images = torch.randn(3, 3, 64, 64)
+    targets = [
+        target([[8, 8, 24, 24]], [1]),
+        target([[0, 0, 30, 30], [40, 8, 52, 20], [30, 40, 60, 64]], [0, 1, 1]),
+        target([], []),
+    ]
     model = trainable.model
+    shares = [slice(0, cut), slice(cut, 3)]
     counts = []
-    counting = YolactWithLoss(model, average_count=lambda count: counts.append(count.item()) or count)
+    counting = YolactWithLoss(model, lambda own: counts.append(own) or own)
     with torch.no_grad():
         whole = trainable(images, targets)
-        for i in range(2):
-            counting(images[i : i + 1], targets[i : i + 1])
-        mean = torch.tensor(sum(counts) / 2)
-        sharing = YolactWithLoss(model, average_count=lambda _: mean)
-        halves = [sharing(images[i : i + 1], targets[i : i + 1]) for i in range(2)]
-    assert counts[0] != counts[1]
+        for share in shares:
+            counting(images[share], targets[share])
+        mean = torch.stack(counts).mean(dim=0)
+        sharing = YolactWithLoss(model, lambda _: mean)
+        parts = [sharing(images[share], targets[share]) for share in shares]
+    assert [int(count[1]) for count in counts] == [cut, 3 - cut]
     for name, loss in whole.items():
-        assert (halves[0][name] + halves[1][name]).item() / 2 == pytest.approx(loss.item(), rel=1e-4)
+        assert (parts[0][name] + parts[1][name]).item() / 2 == pytest.approx(loss.item(), rel=1e-4)
 
 
 def test_limit_of_masks_rescales_and_follows_the_seed(trainable):
-    limited = YolactWithLoss(trainable.model, max_masks_per_image=2)
+    model = build_yolact(replace(TINY, max_masks_per_image=2)).eval()
+    model.load_state_dict(trainable.model.state_dict())
+    limited = YolactWithLoss(model)
     images = torch.randn(1, 3, 64, 64)
     full = target([[0, 0, 30, 30], [30, 30, 62, 62], [8, 36, 24, 60]], [0, 1, 1])
     with torch.no_grad():
