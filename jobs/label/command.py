@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,7 +51,15 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
     try:
         for folder in (output.uri, *lake.folders_of(config.inputs)):
             storage.check_reachable(folder)
-        sources = lake.expand_inputs(config.inputs, exclude=output.uri)
+        passed_over: Counter[str] = Counter()
+        sources = lake.expand_inputs(
+            config.inputs,
+            exclude=output.uri,
+            ignored=passed_over,
+            any_name=config.any_name,
+            columns=ParquetColumns(config.image_column, config.id_column),
+        )
+        lake.PassedOver(passed_over).report()
         model = resolve_model(config.config, config.weights)
         identity = make_identity(config, model)
         if make_predictor is not None:

@@ -54,9 +54,11 @@ class LabelConfig:
     relabel_changed: bool = False
     """Label again what was replaced in place since it was indexed; otherwise it is reported and left as it is."""
     image_column: str | None = None
-    """Parquet input: the column of image bytes; found by name if not given."""
+    """The column of image bytes of Parquet files, or of the URIs of a list; found by name if not given."""
     id_column: str | None = None
     """Parquet input: the column of ids; found by name if not given."""
+    any_name: bool = False
+    """Take files of every name in folders for images, but for .json, .txt and the like; otherwise by their extension."""
     images_per_unit: int | None = None
     """Images committed at once; 64, and fewer in a small lake, if not given."""
     images_per_part: int = 65_536
@@ -72,6 +74,8 @@ log = logging.getLogger(__name__)
 
 def check_options(config: LabelConfig) -> None:
     """Raise `UsageError` for values no run can have."""
+    if not config.output.strip():
+        raise UsageError("--output is empty (a shell variable that is not set?)")
     for uri in (*config.inputs, config.output):
         if storage.holds_credentials(uri):
             raise UsageError(

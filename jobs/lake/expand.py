@@ -1,23 +1,35 @@
-"""From what the user typed to the objects of the lake: braces, globs, folders and single objects of any scheme."""
+"""From what the user typed to the objects of the lake: folders, single objects, patterns and lists, of any scheme."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
 
-from fsspec.utils import glob_translate
-
-from jobs.lake.source import IMAGE_EXTENSIONS, PARQUET_EXTENSIONS, Source, is_hidden, kind_of
+from jobs.lake.lists import is_text_list, read_list, uri_column
+from jobs.lake.passed_over import HIDDEN, extension_of, is_companion
+from jobs.lake.patterns import Pattern, expand_braces, is_web, normalised, patterns_of
+from jobs.lake.source import (
+    IMAGE_EXTENSIONS,
+    PARQUET_EXTENSIONS,
+    Kind,
+    ParquetColumns,
+    Source,
+    is_hidden,
+    kind_of,
+    kind_of_bytes,
+)
 from jobs.runtime.errors import UsageError
-from jobs.storage import ObjectInfo, ObjectMissingError, Retry, iter_objects, object_info, split_uri
+from jobs.storage import ObjectInfo, ObjectMissingError, Retry, is_local, iter_objects, object_info, read_range
+from yolact.images.kinds import describe_no_image
 
-_BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
-_RANGE = re.compile(r"^(\d+)\.\.(\d+)$")
-_MAGIC = re.compile(r"[*?\[]")
-_MOST_ALTERNATIVES = 1_000_000
 #: from this many single objects in one folder, listing it is cheaper than asking for each
 _MANY = 8
+_THREADS = 16
+#: enough of a file to tell what it is
+_HEAD_BYTES = 512
 
 
 def expand_inputs(
@@ -25,52 +37,136 @@ def expand_inputs(
     *,
     exclude: str | None = None,
     ignored: Counter[str] | None = None,
+    any_name: bool = False,
+    columns: ParquetColumns | None = None,
     retry: Retry | None = None,
 ) -> list[Source]:
     """All sources that `inputs` name, each once: inputs in the order given, within one of them sorted by URI.
 
     An input is a folder or prefix (taken with all below it), a single object, or a pattern of these with braces
-    ("{000..099}", "{train,val}") and globs (*, ?, [abc], and ** across folders). What lies below `exclude` (the run's
-    own output) and hidden files are left out. Files of a folder that hold no images are counted in `ignored`, by
-    extension. Raises UsageError for an input that names nothing, and what `jobs.storage` raises.
+    ("{000..099}", "{train,val}") and globs (*, ?, [abc], and ** across folders); what exists under the very name wins
+    over a pattern. A text file, or a Parquet file without image bytes, that is named by itself is a list of URIs.
+
+    What lies below `exclude` (the run's own output) and hidden files are left out. Files of a folder whose names are
+    not those of images are counted in `ignored`, by extension; with `any_name` they are taken for images, but for
+    those that usually lie beside images, such as .json. An object that is named by itself is judged by its first bytes
+    where its name says nothing. Raises UsageError for an input that names nothing, and what `jobs.storage` raises.
     """
-    ignored = Counter() if ignored is None else ignored
-    excluded = None if exclude is None else _normalised(exclude).rstrip("/") + "/"
-    retry = retry or Retry()
+    wish = _Wish(
+        None if exclude is None else normalised(exclude).rstrip("/") + "/",
+        any_name,
+        columns or ParquetColumns(),
+        retry or Retry(),
+        Counter() if ignored is None else ignored,
+    )
     found: dict[str, Source] = {}
     for argument in inputs:
-        for item in _objects_of(argument, retry):
-            if excluded is not None and item.uri.startswith(excluded):
-                continue
-            kind = None if is_hidden(item.uri) else kind_of(item.uri)
-            if kind is None:
-                ignored[_extension(item.uri)] += 1
-            elif item.uri not in found:
-                found[item.uri] = _source(item)
+        for source in _sources_of(argument, wish):
+            found.setdefault(source.uri, source)
     if not found:
-        raise UsageError(f"nothing to label in {', '.join(inputs)}: {_nothing(ignored)}")
+        raise UsageError(f"nothing to label in {', '.join(inputs)}: {_nothing(wish.ignored)}")
     return list(found.values())
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """What holds for all inputs of one call."""
+
+    excluded: str | None
+    any_name: bool
+    columns: ParquetColumns
+    retry: Retry
+    ignored: Counter[str]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An object, and whether an input names it by itself, not by a folder or a glob."""
+
+    item: ObjectInfo
+    by_name: bool
 
 
 def folders_of(inputs: Sequence[str]) -> list[str]:
     """The folders or prefixes in object stores that `inputs` will be looked for in, each once."""
     folders = []
     for argument in inputs:
-        patterns = [_normalised(pattern) for pattern in expand_braces(argument)]
+        patterns = [Pattern("", pattern) for pattern in expand_braces(normalised(argument))]
         for pattern in patterns:
-            if _has_magic(pattern):
-                folders.append(_split_at_magic(pattern)[0])
+            if pattern.is_glob:
+                folders.append(pattern.split()[0])
             else:
-                folders.append(pattern if len(patterns) == 1 else pattern.rpartition("/")[0])
-    # nothing can be listed without a bucket, nor on the web; a disk is there
-    unlisted = ("http://", "https://")
-    return list(dict.fromkeys(f for f in folders if "://" in f and not f.startswith(unlisted)))
+                folders.append(pattern.uri if len(patterns) == 1 else pattern.uri.rpartition("/")[0])
+    # nothing can be listed without a bucket, and few web servers list at all; a disk is there
+    asked = (f for f in folders if not is_web(f) and f.rstrip("/")[-1:] != ":" and not is_local(f))
+    return list(dict.fromkeys(asked))
 
 
-def _source(item: ObjectInfo) -> Source:
-    kind = kind_of(item.uri)
-    assert kind is not None
-    if item.size < 0:
+def _sources_of(argument: str, wish: _Wish) -> Iterator[Source]:
+    is_table_of_uris: bool | None = None
+    for found in _objects_of(argument, wish.retry):
+        item = found.item
+        if wish.excluded is not None and item.uri.startswith(wish.excluded):
+            continue
+        kind = _kind(found, wish)
+        if kind is None:
+            continue
+        if kind == "list":
+            yield from _listed(read_list(item, wish.columns, wish.retry), item.uri, wish.retry)
+            continue
+        # the files that one input names are of one kind, so that the first one tells it
+        if kind == "parquet" and found.by_name and is_table_of_uris is not False:
+            column = uri_column(item, wish.columns, wish.retry)
+            is_table_of_uris = column is not None
+            if column is not None:
+                yield from _listed(read_list(item, wish.columns, wish.retry, column), item.uri, wish.retry)
+                continue
+        yield _source(item, kind)
+
+
+def _kind(found: _Found, wish: _Wish) -> Kind | Literal["list"] | None:
+    """What an object is; None for one that is passed over, which is counted."""
+    uri = found.item.uri
+    kind = kind_of(uri)
+    if found.by_name:
+        if kind is None:
+            return "list" if is_text_list(uri) else _kind_by_content(found.item, wish.retry)
+        return kind
+    if is_hidden(uri):
+        wish.ignored[HIDDEN] += 1
+        return None
+    if kind is None and wish.any_name and not is_companion(uri):
+        return "image"
+    if kind is None:
+        wish.ignored[extension_of(uri)] += 1
+    return kind
+
+
+def _kind_by_content(item: ObjectInfo, retry: Retry) -> Kind | Literal["list"]:
+    """Of an object that is named by itself, under a name that says nothing."""
+    length = _HEAD_BYTES if item.size < 0 else min(_HEAD_BYTES, item.size)
+    head = read_range(item.uri, 0, length, etag=item.etag or None, retry=retry)
+    kind = kind_of_bytes(head)
+    if kind is not None:
+        return kind
+    what = describe_no_image(head) if head else "empty"
+    if what == "text":
+        return "list"
+    raise UsageError(f"{item.uri}: neither an image, a tar, a Parquet file nor a list of URIs: the file is {what}")
+
+
+def _listed(uris: Sequence[str], list_uri: str, retry: Retry) -> Iterator[Source]:
+    """The sources that a list names. Of images nothing is asked before they are fetched."""
+    shards = {uri: kind for uri in uris if (kind := kind_of(uri)) is not None and kind != "image"}
+    known = _asked(list(shards), retry)
+    if missing := [uri for uri in shards if uri not in known]:
+        raise UsageError(f"{list_uri}: no such object or folder: {_some(missing)}")
+    for uri in uris:
+        yield _source(known[uri], shards[uri]) if uri in shards else Source(uri, -1, "", "image")
+
+
+def _source(item: ObjectInfo, kind: Kind) -> Source:
+    if item.size < 0 and kind != "image":
         raise UsageError(f"{item.uri}: its store does not say how large it is; copy it to one that does")
     return Source(item.uri, item.size, item.etag, kind)
 
@@ -83,66 +179,61 @@ def _nothing(ignored: Counter[str]) -> str:
     return f"{looked_for}; found only {kinds}"
 
 
-def _objects_of(argument: str, retry: Retry) -> Iterator[ObjectInfo]:
-    patterns = [_normalised(pattern) for pattern in expand_braces(argument)]
-    listed = _listed_together(patterns, retry)
+def _objects_of(argument: str, retry: Retry) -> Iterator[_Found]:
+    patterns = patterns_of(argument, retry)
+    named = _named(patterns, retry)
     missing: list[str] = []
     for pattern in patterns:
-        items = [listed[pattern]] if pattern in listed else sorted(_objects_of_pattern(pattern, retry))
+        if pattern.uri in named:
+            yield _Found(named[pattern.uri], by_name=True)
+            continue
+        items = sorted(_objects_of_pattern(pattern, retry))
         if not items:
-            missing.append(pattern)
-        yield from items
+            missing.append(pattern.uri)
+        yield from (_Found(item, by_name=item.uri == pattern.uri) for item in items)
     if missing and len(patterns) > 1:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise UsageError(f"{argument}: no such object or folder: {', '.join(missing[:3])}{more}")
+        raise UsageError(f"{argument}: no such object or folder: {_some(missing)}")
     if missing:
-        what = "nothing matches" if _MAGIC.search(argument) else "no object of that name, and none below it as a folder"
+        is_pattern = patterns[0].is_glob
+        what = "nothing matches" if is_pattern else "no object of that name, and none below it as a folder"
         raise UsageError(f"{argument}: {what}")
 
 
-def _normalised(uri: str) -> str:
-    """Local paths absolute and without a scheme, so that one file has one name; a trailing slash stays."""
-    scheme, path = split_uri(uri)
-    if scheme == "file":
-        return path.rstrip("/") + "/" if uri.endswith("/") else path
-    return f"s3://{path}" if scheme == "s3" else uri
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
 
 
-def expand_braces(pattern: str) -> list[str]:
-    """ "a{08..10}b{x,y}" → a08bx, a08by, a09bx, …; numbers keep their zeros. Other braces stay as they are."""
-    match = _BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    head, tail = pattern[: match.start()], pattern[match.end() :]
-    if span := _RANGE.match(match.group(1)):
-        first, last = span.groups()
-        if abs(int(last) - int(first)) >= _MOST_ALTERNATIVES:
-            raise UsageError(f"{pattern}: {match.group()} gives more than {_MOST_ALTERNATIVES} names; use a glob (*)")
-        step = 1 if int(last) >= int(first) else -1
-        width = len(first) if first.startswith("0") else 0
-        middles = [f"{number:0{width}}" for number in range(int(first), int(last) + step, step)]
-    elif ".." in match.group(1) and "," not in match.group(1):
-        raise UsageError(f"{pattern}: {match.group()} is no range of numbers such as {{000..099}}")
-    else:
-        middles = match.group(1).split(",")
-    tails = expand_braces(tail)
-    return [f"{head}{middle}{rest}" for middle in middles for rest in tails]
-
-
-def _listed_together(patterns: list[str], retry: Retry) -> dict[str, ObjectInfo]:
-    """Plain names that share a folder, found with one listing of it."""
+def _named(patterns: Sequence[Pattern], retry: Retry) -> dict[str, ObjectInfo]:
+    """Objects under plain names: those that share a folder found with one listing of it, the others asked for."""
+    plain = [pattern.uri for pattern in patterns if not pattern.is_glob and not pattern.uri.endswith("/")]
     by_folder: defaultdict[str, list[str]] = defaultdict(list)
-    for pattern in patterns:
-        if not _has_magic(pattern) and not pattern.endswith("/"):
-            by_folder[pattern.rpartition("/")[0]].append(pattern)
-    listed: dict[str, ObjectInfo] = {}
+    for uri in plain:
+        by_folder[uri.rpartition("/")[0]].append(uri)
+    found: dict[str, ObjectInfo] = {}
+    single: list[str] = []
     for folder, names in by_folder.items():
-        if len(names) >= _MANY:
-            wanted = set(names)
-            prefix = _common_prefix(name[len(folder) + 1 :] for name in names)
-            items = iter_objects(folder, prefix, recursive=False, retry=retry)
-            listed |= {item.uri: item for item in items if item.uri in wanted}
-    return listed
+        if len(names) < _MANY or is_web(folder):
+            single += names
+            continue
+        wanted = set(names)
+        prefix = _common_prefix(name[len(folder) + 1 :] for name in names)
+        items = iter_objects(folder, prefix, recursive=False, retry=retry)
+        found |= {item.uri: item for item in items if item.uri in wanted}
+    return found | _asked(single, retry)
+
+
+def _asked(uris: Sequence[str], retry: Retry) -> dict[str, ObjectInfo]:
+    """Those of `uris` that are objects, asked for one by one, several at a time."""
+
+    def ask(uri: str) -> ObjectInfo | None:
+        try:
+            return object_info(uri, retry=retry)
+        except ObjectMissingError:
+            return None
+
+    with ThreadPoolExecutor(min(_THREADS, max(1, len(uris)))) as pool:
+        return {uri: item for uri, item in zip(uris, pool.map(ask, uris), strict=True) if item is not None}
 
 
 def _common_prefix(names: Iterable[str]) -> str:
@@ -152,47 +243,19 @@ def _common_prefix(names: Iterable[str]) -> str:
     return first[:length]
 
 
-def _objects_of_pattern(pattern: str, retry: Retry) -> Iterator[ObjectInfo]:
-    if not pattern.endswith("/"):
-        try:
-            yield object_info(pattern, retry=retry)
-            return
-        except ObjectMissingError:
-            pass
-    if _has_magic(pattern):
-        yield from _matches(pattern.rstrip("/"), retry)
-    else:
-        yield from iter_objects(pattern, retry=retry)
-
-
-def _matches(pattern: str, retry: Retry) -> Iterator[ObjectInfo]:
-    """Objects whose URI matches, or lies below a folder that does."""
-    folder, name_prefix, rest = _split_at_magic(pattern)
+def _objects_of_pattern(pattern: Pattern, retry: Retry) -> list[ObjectInfo]:
+    """Objects below a folder, or those that a glob means; objects whose very name is the glob win."""
+    if not pattern.is_glob:
+        return list(iter_objects(pattern.uri, retry=retry))
+    folder, name_start, rest = pattern.split()
     # a pattern for files, such as *.tar, need not look into the folders beside them
     only_files = "/" not in rest and "**" not in rest and kind_of(rest) is not None
-    try:
-        matching = re.compile("|".join(map(glob_translate, (pattern, f"{pattern}/**"))))
-    except (ValueError, re.error) as error:
-        raise UsageError(f"{pattern}: {error}") from None
-    for item in iter_objects(folder or "/", name_prefix, recursive=not only_files, retry=retry):
-        if matching.match(item.uri):
-            yield item
-
-
-def _split_at_magic(pattern: str) -> tuple[str, str, str]:
-    """Folder, start of a name in it, and the pattern from its first magic character on."""
-    magic = _MAGIC.search(pattern)
-    assert magic is not None
-    folder, _, name_prefix = pattern[: magic.start()].rpartition("/")
-    return folder, name_prefix, pattern[magic.start() :]
-
-
-def _has_magic(pattern: str) -> bool:
-    """Question marks in web addresses are queries."""
-    return _MAGIC.search(pattern) is not None and not pattern.startswith(("http://", "https://"))
-
-
-def _extension(uri: str) -> str:
-    name = uri.rpartition("/")[2]
-    stem, dot, extension = name.rpartition(".")
-    return f".{extension.lower()}" if dot and stem else "without extension"
+    matches = pattern.matcher().match
+    literal: list[ObjectInfo] = []
+    matching: list[ObjectInfo] = []
+    for item in iter_objects(folder or "/", name_start, recursive=not only_files, retry=retry):
+        if item.uri == pattern.uri or item.uri.startswith(f"{pattern.uri.rstrip('/')}/"):
+            literal.append(item)
+        elif matches(item.uri):
+            matching.append(item)
+    return literal or matching

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from jobs.lake.parquet_rows import index_parquet
+from jobs.lake.passed_over import extension_of, is_other_image
 from jobs.lake.refusal import read_unless_refused
 from jobs.lake.source import (
     SPARSE_MEMBER,
@@ -48,7 +49,11 @@ def _index(source: Source, columns: ParquetColumns, retry: Retry) -> pa.Table:
 def _index_tar(source: Source, retry: Retry) -> pa.Table:
     rows = IndexRows(source)
     for member in read_members(source, retry):
-        if member.name is None or (kind_of(member.name) == "image" and not is_hidden(member.name)):
+        if member.name is not None and is_hidden(member.name):
+            continue
+        if member.name is not None and is_other_image(member.name):
+            rows.pass_over(extension_of(member.name))
+        elif member.name is None or kind_of(member.name) == "image":
             if member.sparse is None or member.problem is not None:
                 rows.add(member.name, member.offset, member.length, member.problem)
             else:

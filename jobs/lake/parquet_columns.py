@@ -20,7 +20,7 @@ _IMAGE_NAMES = (
 )  # fmt: skip
 _ID_NAMES = ("image_id", "id", "__key__", "key", "path", "file_name", "filename", "name", "uri", "url")
 #: the same for tables that hold addresses of images instead of their bytes
-_URI_NAMES = (
+URI_NAMES = (
     "uri", "url", "image_uri", "image_url", "image", "path", "image_path", "file_path", "filepath", "file",
     "file_name", "filename", "key", "s3_uri", "gcs_uri", "coco_url", "name",
 )  # fmt: skip
@@ -128,7 +128,7 @@ def find_uri_column(schema: pa.Schema, chosen: str | None) -> Leaf | None:
     texts = {leaf.name: leaf for leaf in leaves(schema) if _is_text(leaf.kind) and not leaf.in_list}
     if chosen is not None:
         return texts.get(chosen)
-    named = next((texts[name] for name in _URI_NAMES if name in texts), None)
+    named = next((texts[name] for name in URI_NAMES if name in texts), None)
     return named or (next(iter(texts.values())) if len(texts) == 1 else None)
 
 

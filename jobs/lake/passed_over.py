@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+log = logging.getLogger(__name__)
+
+#: under what hidden files are counted, and files whose names have no extension
+HIDDEN, NAMELESS = "hidden", "without extension"
+#: images of kinds that are not read; their number is worth a warning
+_OTHER_IMAGES = (
+    ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".psd",
+    ".exr", ".hdr", ".dcm", ".ppm", ".pgm", ".pnm", ".tga", ".ico", ".svg", ".nd2", ".czi", ".lif", ".svs", ".ndpi",
+)  # fmt: skip
+#: what usually lies beside images and is none, so that `--any-name` does not take it for one
+_COMPANIONS = (
+    ".json", ".jsonl", ".ndjson", ".txt", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".log",
+    ".cls", ".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".zip", ".gz", ".py", ".ipynb", ".pdf", ".lst",
+    ".list", ".idx", ".index", ".crc", ".md5", ".sha256", ".mp4", ".mov", ".avi", ".mp3", ".wav", ".db", ".ini",
+)  # fmt: skip
 _METADATA_KEY = b"yolact.passed_over"
 _MOST_NAMED = 5
 
@@ -48,3 +64,38 @@ class PassedOver:
         named = [f"{count:,} {what}" for what, count in self.counts.most_common(_MOST_NAMED)]
         rest = self.counts.total() - sum(count for _, count in self.counts.most_common(_MOST_NAMED))
         return ", ".join(named + ([f"{rest:,} others"] if rest else []))
+
+    def report(self) -> None:
+        """Log what a listing passed over: as a warning where images may be among it."""
+        if self.has_images():
+            log.warning("passed over: %s (--any-name takes files of every name)", self.describe())
+        elif self.counts:
+            log.info("passed over: %s", self.describe())
+
+    def has_images(self) -> bool:
+        """Whether files are among them that may well be images."""
+        return any(what == NAMELESS or what in _OTHER_IMAGES for what in self.counts)
+
+
+def file_name(uri: str) -> str:
+    """The last component of an address; of a web address without its query."""
+    if uri.startswith(("http://", "https://")):
+        uri = uri.partition("?")[0]
+    return uri.rpartition("/")[2]
+
+
+def extension_of(uri: str) -> str:
+    """In small letters with its dot, or `NAMELESS`."""
+    name = file_name(uri)
+    stem, dot, extension = name.rpartition(".")
+    return f".{extension.lower()}" if dot and stem else NAMELESS
+
+
+def is_other_image(uri: str) -> bool:
+    """Whether a name is that of an image of a kind that is not read."""
+    return extension_of(uri) in _OTHER_IMAGES
+
+
+def is_companion(uri: str) -> bool:
+    """Whether a name is that of a file that lies beside images: annotations, tables, archives, films."""
+    return extension_of(uri) in _COMPANIONS

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
-from jobs.lake.passed_over import PassedOver
+from jobs.lake.passed_over import PassedOver, file_name
 from jobs.storage import ObjectChangedError, ObjectMissingError, StorageError, TransientStorageError
 from yolact.images.decode import IMAGE_STATUSES
+from yolact.images.kinds import image_kind, other_image_kind
 
 Kind = Literal["image", "tar", "parquet"]
 
@@ -175,12 +176,21 @@ def image_rows(sources: Sequence[Source]) -> pa.Table:
 
 def kind_of(uri: str) -> Kind | None:
     """By the extension, in any case; None for anything that holds no images."""
-    name = uri.rpartition("/")[2].lower()
+    name = file_name(uri).lower()
     if name.endswith(IMAGE_EXTENSIONS):
         return "image"
     if name.endswith(TAR_EXTENSIONS):
         return "tar"
     return "parquet" if name.endswith(PARQUET_EXTENSIONS) else None
+
+
+def kind_of_bytes(head: bytes) -> Kind | None:
+    """By the first 512 bytes of an object; None for anything that holds no images."""
+    if image_kind(head) is not None or other_image_kind(head) is not None:
+        return "image"
+    if head[257:262] == b"ustar":
+        return "tar"
+    return "parquet" if head[:4] in (b"PAR1", b"PARE") else None
 
 
 def is_hidden(name: str) -> bool:

@@ -171,8 +171,10 @@ def _by_status(status: object) -> tuple[Kind, str] | None:
 
 def _http_status(error: BaseException) -> object:
     """The HTTP status that gcsfs, aiohttp, requests, httpx and huggingface_hub hang on their errors."""
-    of_response = getattr(getattr(error, "response", None), "status_code", None)
-    for status in (of_response, getattr(error, "status", None), getattr(error, "code", None)):
+    codes = [getattr(getattr(error, "response", None), "status_code", None), getattr(error, "status", None)]
+    if codes[1] is None:  # aiohttp has a "code" as well, and warns of its use
+        codes.append(getattr(error, "code", None))
+    for status in codes:
         if isinstance(status, str) and status.isdigit():
             status = int(status)
         if isinstance(status, int):

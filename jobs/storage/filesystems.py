@@ -13,6 +13,7 @@ from jobs.runtime.errors import UsageError
 from jobs.storage.redaction import one_line
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _LOCAL = ("file", "local")
 _S3 = ("s3", "s3a")
 #: what a client's connection is made from; another value needs another client
@@ -33,11 +34,33 @@ def split_uri(uri: str) -> tuple[str, str]:
     """(scheme, path): ("s3", "bucket/key"), ("file", "/absolute/path"); a plain path is a local one."""
     match = _SCHEME.match(uri)
     if match is None:
-        return "file", os.path.abspath(uri)
+        return "file", _local_path(os.path.expanduser(uri))
     scheme, path = match.group(1).lower(), uri[match.end() :]
     if scheme in _LOCAL:
-        return "file", os.path.abspath(path)
+        return "file", _local_path(path)
     return ("s3" if scheme in _S3 else scheme), path
+
+
+def _local_path(path: str) -> str:
+    return printable_path(os.path.abspath(path))
+
+
+def printable_path(path: str) -> str:
+    r"""A path as valid Unicode: bytes that are no UTF-8 appear as \xNN. `disk_path` finds the file again."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def disk_path(path: str) -> str:
+    r"""The path of a file on the disk by its printable name: \xNN is a byte where no file has that very name."""
+    if _ESCAPED_BYTE.search(path) is None or os.path.lexists(path):
+        return path
+    parts = _ESCAPED_BYTE.split(path)
+    raw = b"".join(
+        bytes.fromhex(part) if place % 2 else part.encode("utf-8", "surrogateescape")
+        for place, part in enumerate(parts)
+    )
+    found = raw.decode("utf-8", "surrogateescape")
+    return found if os.path.lexists(found) else path
 
 
 def is_local(uri: str) -> bool:
@@ -92,7 +115,7 @@ def _new_filesystem(scheme: str) -> Any:
         }
     try:
         filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # "dir", "zip", "github" and others need more than an address, each its own way
         raise UsageError(f"cannot open {scheme}:// addresses: {one_line(str(error))}") from None
     if scheme == "s3":
         filesystem.retries = 1

@@ -1,4 +1,4 @@
-"""Every filesystem of fsspec that has no store of its own here: Google, Azure, Hugging Face, HTTP, SFTP, memory …"""
+"""Every filesystem of fsspec that has no store of its own here: Google, Azure, Hugging Face, SFTP, memory …"""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ class FsspecStore:
     first and writes then.
     """
 
-    def __init__(self, filesystem: Any) -> None:
+    def __init__(self, filesystem: Any, scheme: str) -> None:
         self.filesystem = filesystem
+        self.scheme = scheme
 
     def info(self, path: str) -> ObjectInfo:
         return self._object(self.filesystem.info(path))
 
     def read(self, path: str, offset: int, length: int | None, etag: str | None) -> bytes:
         if etag is not None and self.info(path).etag != etag:
-            raise ObjectChangedError(f"{self.filesystem.unstrip_protocol(path)} changed since it was listed")
+            raise ObjectChangedError(f"{self._uri(path)} changed since it was listed")
         end = None if length is None else offset + length
         data = bytes(self.filesystem.cat_file(path, start=offset or None, end=end))
         if length is not None and len(data) != length:
             if (size := self.info(path).size) < offset + length:
-                raise ObjectChangedError(f"{self.filesystem.unstrip_protocol(path)} has only {size} bytes")
+                raise ObjectChangedError(f"{self._uri(path)} has only {size} bytes")
             raise RetryableError("short body", f"{len(data)} bytes arrived instead of {length}")
         return data
 
@@ -85,6 +86,13 @@ class FsspecStore:
             with contextlib.suppress(FileNotFoundError):
                 self.filesystem.rm_file(path)
 
+    def has_folder(self, path: str) -> bool:
+        return bool(self.filesystem.isdir(path))
+
+    def _uri(self, path: str) -> str:
+        """With the scheme that the user wrote: gcsfs and adlfs call everything gs:// and abfs://."""
+        return path if "://" in path else f"{self.scheme}://{path}"
+
     def _make_parent(self, path: str) -> None:
         self.filesystem.makedirs(self.filesystem._parent(path), exist_ok=True)
 
@@ -93,7 +101,7 @@ class FsspecStore:
         if info.get("type") == "directory":
             raise FileNotFoundError(info["name"])
         token = next((_token(info[name]) for name in _VERSION_FIELDS if info.get(name)), f"size-{size}")
-        return ObjectInfo(self.filesystem.unstrip_protocol(info["name"]), -1 if size is None else size, token)
+        return ObjectInfo(self._uri(info["name"]), -1 if size is None else size, token)
 
 
 #: where filesystems say which version of an object it is, most exact first

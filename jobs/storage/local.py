@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -16,7 +17,10 @@ from pathlib import Path
 from typing import IO
 
 from jobs.storage.errors import ObjectChangedError, RetryableError
+from jobs.storage.filesystems import disk_path, printable_path
 from jobs.storage.store import ObjectInfo
+
+log = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"^\.[0-9a-f]{32}\.tmp$")
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
@@ -26,13 +30,13 @@ class LocalStore:
     """Files, under absolute paths."""
 
     def info(self, path: str) -> ObjectInfo:
-        status = os.stat(path)
+        status = os.stat(disk_path(path))
         if not stat.S_ISREG(status.st_mode):
             raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
         return _object(path, status)
 
     def read(self, path: str, offset: int, length: int | None, etag: str | None) -> bytes:
-        with open(path, "rb") as file:
+        with open(disk_path(path), "rb") as file:
             now = _object(path, os.fstat(file.fileno()))
             if etag is not None and now.etag != etag:
                 raise ObjectChangedError(f"{path} changed since it was listed")
@@ -94,7 +98,10 @@ class LocalStore:
         self, folder: str, name_prefix: str, recursive: bool, token: str | None
     ) -> tuple[list[ObjectInfo], str | None]:
         top, _, name_start = f"{folder.rstrip('/')}/{name_prefix}".rpartition("/")
-        return list(_walk(top or "/", name_start, recursive, ())), None
+        return list(_walk(disk_path(top or "/"), name_start, recursive, ())), None
+
+    def has_folder(self, path: str) -> bool:
+        return os.path.isdir(disk_path(path))
 
     def delete(self, paths: Sequence[str]) -> None:
         for path in paths:
@@ -103,24 +110,32 @@ class LocalStore:
 
 
 def _walk(folder: str, name_start: str, recursive: bool, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectInfo]:
-    """Files below `folder`; links are followed, but never back into a folder that is being walked (`above`)."""
+    """Files below `folder`; links are followed, but never back into a folder that is being walked (`above`).
+
+    A folder within it that may not be read is told and left out. Raises OSError where `folder` itself may not be.
+    """
     try:
         entries = list(os.scandir(folder))
         status = os.stat(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except PermissionError as error:
+        if not above:
+            raise
+        log.warning("left out the folder %s: %s", printable_path(folder), error.strerror)
+        return
     here = (status.st_dev, status.st_ino)
     if here in above:
         return
     for entry in entries:
-        if not entry.name.startswith(name_start) or _TEMPORARY.match(entry.name):
+        if not printable_path(entry.name).startswith(name_start) or _TEMPORARY.match(entry.name):
             continue
         if entry.is_dir():
             if recursive:
                 yield from _walk(entry.path, "", recursive, (*above, here))
         elif entry.is_file():
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                yield _object(entry.path, entry.stat())
+                yield _object(printable_path(entry.path), entry.stat())
 
 
 def _object(path: str, status: os.stat_result) -> ObjectInfo:

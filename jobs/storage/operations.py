@@ -15,6 +15,7 @@ from jobs.runtime.errors import JobError, UsageError
 from jobs.storage.errors import Failure, ObjectMissingError, RetryableError, TransientStorageError
 from jobs.storage.filesystems import open_filesystem, renew_filesystem, split_uri
 from jobs.storage.fsspec_store import FsspecStore
+from jobs.storage.http import HttpStore
 from jobs.storage.local import LocalStore
 from jobs.storage.retry import Retry
 from jobs.storage.s3 import S3Store
@@ -97,6 +98,14 @@ def exists(uri: str, *, retry: Retry | None = None) -> bool:
     except ObjectMissingError:
         return False
     return True
+
+
+def folder_exists(uri: str, *, retry: Retry | None = None) -> bool:
+    """Whether there is a folder of that name, or in stores without folders an object below it."""
+    try:
+        return _run(uri, "find", lambda store, path: store.has_folder(path), retry)
+    except ObjectMissingError:
+        return False
 
 
 def iter_objects(
@@ -196,4 +205,8 @@ def _store_for(uri: str, timeout: float) -> tuple[Store, str]:
     scheme = split_uri(uri)[0]
     if scheme == "file":
         return LocalStore(), path
-    return (S3Store(filesystem, timeout) if scheme == "s3" else FsspecStore(filesystem)), path
+    if scheme == "s3":
+        return S3Store(filesystem, timeout), path
+    if scheme in ("http", "https"):
+        return HttpStore(filesystem, timeout), path
+    return FsspecStore(filesystem, scheme), path

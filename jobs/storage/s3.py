@@ -26,6 +26,8 @@ class S3Store:
         self.timeout = timeout
 
     def info(self, path: str) -> ObjectInfo:
+        if not self._split(path)[1]:  # a bucket is a folder
+            raise FileNotFoundError(path)
         head = self._call("head_object", path)
         return ObjectInfo(f"s3://{path}", head["ContentLength"], _unquoted(head["ETag"]))
 
@@ -63,6 +65,11 @@ class S3Store:
             if not entry["Key"].endswith("/")  # zero-byte markers that stand for folders
         ]
         return objects, page.get("NextContinuationToken") if page.get("IsTruncated") else None
+
+    def has_folder(self, path: str) -> bool:
+        bucket, key = self._split(path)
+        prefix = f"{key.rstrip('/')}/" if key.strip("/") else ""
+        return bool(self._call("list_objects_v2", f"{bucket}/", Prefix=prefix, MaxKeys=1).get("KeyCount"))
 
     def delete(self, paths: Sequence[str]) -> None:
         by_bucket: dict[str, list[str]] = {}

@@ -44,6 +44,10 @@ class Store(Protocol):
         """Some objects below `folder` whose path goes on with `name_prefix`, and the token of the next page."""
         ...
 
+    def has_folder(self, path: str) -> bool:
+        """Whether there is a folder of that name, or any object below it."""
+        ...
+
     def delete(self, paths: Sequence[str]) -> None:
         """Deletes the objects; those that are not there are none of its concern."""
         ...

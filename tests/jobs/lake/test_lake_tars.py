@@ -16,7 +16,7 @@ from jobs.lake import expand_inputs, fetch_rows
 from jobs.lake.index import index_source
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.store)])
 def folder(request, tmp_path):
     return str(tmp_path / "lake") if request.param == "local" else request.getfixturevalue("s3").prefix()
 

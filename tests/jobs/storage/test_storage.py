@@ -20,7 +20,7 @@ from jobs.runtime.errors import UsageError
 from jobs.storage import ObjectChangedError, ObjectMissingError, Retry, StorageError, TransientStorageError
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.store), "memory"])
 def folder(request, tmp_path):
     if request.param == "local":
         return str(tmp_path / "lake")
@@ -121,7 +121,7 @@ def test_large_objects_become_visible_at_once(s3, tmp_path):
     assert storage.read_bytes(uri) == data[: 1 << 20]
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.store)])
 def test_of_many_creators_one_wins(place, tmp_path, request):
     uri = f"{tmp_path if place == 'local' else request.getfixturevalue('s3').prefix()}/lease"
     barrier = threading.Barrier(8)
@@ -136,7 +136,7 @@ def test_of_many_creators_one_wins(place, tmp_path, request):
     assert storage.read_bytes(uri) == b"owner %d" % won.index(True)
 
 
-@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.store)])
 def test_of_many_replacers_one_wins(place, tmp_path, request):
     uri = f"{tmp_path if place == 'local' else request.getfixturevalue('s3').prefix()}/lease"
     storage.put_atomic(uri, b"dead owner")
