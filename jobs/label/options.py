@@ -58,7 +58,7 @@ class LabelConfig:
     id_column: str | None = None
     """Parquet input: the column of ids; found by name if not given."""
     any_name: bool = False
-    """Take files of every name in folders for images, but for .json, .txt and the like; otherwise by their extension."""
+    """Take files of every name for images, but for .json, .txt and the like; otherwise their extension tells."""
     images_per_unit: int | None = None
     """Images committed at once; 64, and fewer in a small lake, if not given."""
     images_per_part: int = 65_536

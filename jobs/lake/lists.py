@@ -119,14 +119,14 @@ def _looks_like_address(entry: str) -> bool:
 
 
 def _address(list_uri: str, number: int, entry: str) -> str:
-    where = f"{list_uri}: entry {number}"
+    shown = without_credentials(entry)[:100]
     if not _looks_like_address(entry):
-        raise UsageError(f"{where} ({entry[:100]!r}) is neither a URI nor a path of an image")
+        raise UsageError(f"{list_uri}: entry {number} ({shown!r}) is neither a URI nor a path of an image")
     if entry.endswith("/"):
-        raise UsageError(f"{where} ({entry[:100]!r}) is a folder; give it as an INPUT of its own")
+        raise UsageError(f"{list_uri}: entry {number} ({shown!r}) is a folder; give it as an INPUT of its own")
     if holds_credentials(entry):
         raise UsageError(
-            f"{where} ({without_credentials(entry)[:100]}) holds a password or a signature, and ids are made from "
+            f"{list_uri}: entry {number} ({shown}) holds a password or a signature, and ids are made from "
             "addresses; give credentials by the environment or the store's own files"
         )
     if "://" not in entry and not entry.startswith(("/", "~")):
