@@ -1,8 +1,9 @@
 """The input side of a job: from what the user typed to sources, from sources to index rows, from rows to bytes."""
 
+from jobs.lake.child import ChildDiedError, call_in_child
 from jobs.lake.expand import expand_inputs, folders_of
 from jobs.lake.fetch import Fetched, fetch_rows
-from jobs.lake.index import index_source
+from jobs.lake.index import index_in_child, index_source
 from jobs.lake.passed_over import PassedOver
 from jobs.lake.source import (
     IMAGE_EXTENSIONS,
@@ -20,15 +21,18 @@ __all__ = [
     "IMAGE_EXTENSIONS",
     "INDEX",
     "STATUSES",
+    "ChildDiedError",
     "Fetched",
     "ParquetColumns",
     "PassedOver",
     "Problem",
     "Source",
+    "call_in_child",
     "expand_inputs",
     "fetch_rows",
     "folders_of",
     "image_rows",
+    "index_in_child",
     "index_source",
     "kind_of",
     "object_id",

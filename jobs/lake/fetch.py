@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.lake.child import ChildDiedError, call_in_child
 from jobs.lake.parquet_rows import fetch_parquet
 from jobs.lake.refusal import read_unless_refused
 from jobs.lake.source import (
@@ -38,6 +39,7 @@ class _Wish:
     columns: ParquetColumns
     max_bytes: int
     others: tuple[str, ...]
+    in_child: bool
 
 
 def fetch_rows(
@@ -47,6 +49,7 @@ def fetch_rows(
     columns: ParquetColumns | None = None,
     retry: Retry | None = None,
     others: Sequence[str] = (),
+    in_child: bool = False,
 ) -> list[Fetched]:
     """The encoded bytes of index rows, in their order, or what is wrong with them.
 
@@ -56,11 +59,12 @@ def fetch_rows(
     again stands in `retry.counts` afterwards. Raises TransientStorageError when the retries are spent: what fails for
     a while never becomes a problem. An object that is refused for good (HTTP 403) becomes one where another object of
     its store can be read; `others` are URIs that may be asked for that, besides those of `rows`.
+    With `in_child`, Parquet is read in a process of its own, so that a file that kills its reader becomes a problem.
     """
     retry, columns = retry or Retry(), columns or ParquetColumns()
     fetched: list[Fetched | None] = [_known_problem(row, max_bytes) for row in rows]
     groups = list(_groups(rows, [number for number, known in enumerate(fetched) if known is None]))
-    wish = _Wish(columns, max_bytes, (*dict.fromkeys(row["uri"] for row in rows), *others))
+    wish = _Wish(columns, max_bytes, (*dict.fromkeys(row["uri"] for row in rows), *others), in_child)
 
     def answer(group: Sequence[int]) -> list[Fetched]:
         return _read([rows[number] for number in group], wish, retry)
@@ -155,7 +159,7 @@ def _read_group(rows: Sequence[Row], wish: _Wish, retry: Retry) -> list[Fetched]
     if first["length"] == SPARSE_MEMBER:
         shard = Source(first["uri"], first["size"], first["etag"], "tar")
         return [read_sparse_member(shard, first["offset"], wish.max_bytes, retry)]
-    return _read_parquet(rows, wish.columns, retry) if _is_parquet(first) else _read_members(rows, retry)
+    return _read_parquet(rows, wish, retry) if _is_parquet(first) else _read_members(rows, retry)
 
 
 def _read_whole(row: Row, max_bytes: int, retry: Retry) -> Fetched:
@@ -175,7 +179,14 @@ def _read_members(rows: Sequence[Row], retry: Retry) -> list[Fetched]:
     return [bytes(data[row["offset"] - start : row["offset"] - start + row["length"]]) for row in rows]
 
 
-def _read_parquet(rows: Sequence[Row], columns: ParquetColumns, retry: Retry) -> list[Fetched]:
+def _read_parquet(rows: Sequence[Row], wish: _Wish, retry: Retry) -> list[Fetched]:
     numbers = [row["offset"] for row in rows]
-    found = fetch_parquet(rows[0]["uri"], rows[0]["size"], rows[0]["etag"], numbers, columns, retry)
+    file = rows[0]["uri"], rows[0]["size"], rows[0]["etag"]
+    if not wish.in_child:
+        found = fetch_parquet(*file, numbers, wish.columns, retry)
+        return [found[number] for number in numbers]
+    try:
+        found = call_in_child(fetch_parquet, None, *file, numbers, wish.columns, retry)
+    except ChildDiedError:
+        return [Problem("undecodable", "the Parquet file killed the process that read it")] * len(rows)
     return [found[number] for number in numbers]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from jobs.lake.child import ChildDiedError, call_in_child
 from jobs.lake.parquet_rows import index_parquet
 from jobs.lake.passed_over import extension_of, is_other_image
 from jobs.lake.refusal import read_unless_refused
@@ -11,6 +12,7 @@ from jobs.lake.source import (
     SPARSE_MEMBER,
     IndexRows,
     ParquetColumns,
+    Problem,
     Source,
     as_problem,
     image_rows,
@@ -19,6 +21,16 @@ from jobs.lake.source import (
 )
 from jobs.lake.tar_index import read_members
 from jobs.storage import Retry, StorageError
+
+
+def index_in_child(source: Source, columns: ParquetColumns) -> pa.Table:
+    """`index_source` in a process of its own: a source that kills it gives one row that says so."""
+    try:
+        return call_in_child(index_source, None, source, columns)
+    except ChildDiedError:
+        rows = IndexRows(source)
+        rows.add(None, 0, 0, Problem("undecodable", "the file killed the process that read it"))
+        return rows.table()
 
 
 def index_source(source: Source, columns: ParquetColumns | None = None, *, retry: Retry | None = None) -> pa.Table:

@@ -62,7 +62,7 @@ def _manifest_part(uri: str) -> pa.Table | None:
 
 
 def _plain_address(image_id: str, uri: str) -> dict[str, Any]:
-    if image_id != uri:
+    if image_id != lake.object_id(uri):
         raise UsageError(
             f"{image_id!r} stands inside of {uri!r} and only the run's manifest/ says where; "
             "give the OUTPUT of `yolact label`, not single files of it"

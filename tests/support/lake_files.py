@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as pe
 
 from jobs import lake, storage
 from jobs.lake import Source, fetch_rows
@@ -27,6 +29,31 @@ def tar_of(members: list[tuple[str, bytes]], **options) -> bytes:
 def parquet_of(table: pa.Table, **options) -> bytes:
     stream = io.BytesIO()
     pq.write_table(table, stream, **options)
+    return stream.getvalue()
+
+
+class _Kms(pe.KmsClient):
+    """Keeps keys as they are: the files of tests need no secret."""
+
+    def __init__(self, config):
+        super().__init__()
+
+    def wrap_key(self, key_bytes, master_key_identifier):
+        return base64.b64encode(key_bytes)
+
+    def unwrap_key(self, wrapped_key, master_key_identifier):
+        return base64.b64decode(wrapped_key)
+
+
+def encrypted_parquet_of(table: pa.Table, column: str, *, plaintext_footer: bool) -> bytes:
+    """With `column` encrypted; without a plain footer the whole file needs a key."""
+    configuration = pe.EncryptionConfiguration(
+        footer_key="footer", column_keys={"column": [column]}, plaintext_footer=plaintext_footer
+    )
+    properties = pe.CryptoFactory(_Kms).file_encryption_properties(pe.KmsConnectionConfig(), configuration)
+    stream = io.BytesIO()
+    with pq.ParquetWriter(stream, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
     return stream.getvalue()
 
 

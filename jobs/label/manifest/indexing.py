@@ -118,20 +118,23 @@ def _index_shards(
 ) -> Iterator[str]:
     """The uri of each shard's index, in order, a bounded number of tasks ahead of the reader."""
     waiting = iter(shards)
-    ahead: list[tuple[str, ray.ObjectRef | None]] = []
+    ahead: list[tuple[Source, str, ray.ObjectRef | None]] = []
     index = ray.remote(_index_shard).options(max_retries=2)
 
-    def submit(shard: Source) -> tuple[str, ray.ObjectRef | None]:
+    def submit(shard: Source) -> tuple[Source, str, ray.ObjectRef | None]:
         name = hashlib.sha256(f"{shard.uri}\0{shard.size}\0{shard.etag}".encode()).hexdigest()[:32]
         uri = f"{output.index}/{name}.parquet"
-        return uri, None if uri in done else index.remote(shard, uri, columns)
+        return shard, uri, None if uri in done else index.remote(shard, uri, columns)
 
     ahead += [submit(shard) for shard in islice(waiting, _IN_FLIGHT)]
     while ahead:
-        uri, task = ahead.pop(0)
+        shard, uri, task = ahead.pop(0)
         if task is not None:
             try:
                 ray.get(task)
+            except ray.exceptions.WorkerCrashedError:
+                # shards that kill the process that reads them are indexed in a child of the worker
+                ray.get(index.remote(shard, uri, columns, in_child=True))
             except ray.exceptions.RayTaskError as error:
                 # the user is told what went wrong with the shard, not that it happened in a task
                 if isinstance(error.cause, (storage.StorageError, UsageError)):
@@ -141,8 +144,9 @@ def _index_shards(
         ahead += [submit(shard) for shard in islice(waiting, 1)]
 
 
-def _index_shard(shard: Source, uri: str, columns: lake.ParquetColumns) -> None:
-    storage.put_atomic(uri, tables.to_bytes(lake.index_source(shard, columns)))
+def _index_shard(shard: Source, uri: str, columns: lake.ParquetColumns, in_child: bool = False) -> None:
+    index = lake.index_in_child if in_child else lake.index_source
+    storage.put_atomic(uri, tables.to_bytes(index(shard, columns)))
 
 
 def _first_rows(groups: Iterator[pa.Table], limit: int) -> Iterator[pa.Table]:

@@ -9,12 +9,9 @@ unit uncommitted and travels on as `UnitRecord.problem`.
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -90,7 +87,12 @@ def fetch_and_decode(
             rows = manifest.rows_of_unit(part, unit).to_pylist()
             record.images = len(rows)
             fetched = lake.fetch_rows(
-                rows, max_bytes=limits.max_bytes, columns=columns, retry=retry, others=_some_uris(part)
+                rows,
+                max_bytes=limits.max_bytes,
+                columns=columns,
+                retry=retry,
+                others=_some_uris(part),
+                in_child=decode is decode_in_child,
             )
         with _timed(record, "decode"):
             images = [
@@ -127,7 +129,7 @@ def _unit_image(
 class Labeller:
     """Runs the model over one unit and commits its rows with a single put.
 
-    `careful` predicts image by image, so that one image the model cannot stomach becomes a row and its neighbours get
+    `careful` predicts image by image, so that one image the model cannot take becomes a row and its neighbours get
     their labels.
     """
 
@@ -191,27 +193,15 @@ class Labeller:
         return labelled, detections
 
 
-#: no picture within the limits takes this long; a decoder that hangs is ended
+#: no image within the limits takes this long; a decoder that hangs is ended
 TIMEOUT_SECONDS = 120.0
-
-
-@functools.cache
-def _child() -> ProcessPoolExecutor:
-    # spawn: the worker has threads (Ray's, Arrow's), and a forked child would inherit their locks
-    return ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
 
 
 def decode_in_child(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
     """`decode_and_prepare` in a process of its own; its death is an `ImageError` of status "undecodable"."""
-    child = _child()
     try:
-        return child.submit(decode_and_prepare, data, limits, input_size).result(TIMEOUT_SECONDS)
-    except BrokenProcessPool:
-        reason = "the image killed its decoder process"
-    except TimeoutError:
-        for process in list((child._processes or {}).values()):
-            process.kill()
-        reason = f"decoding took more than {TIMEOUT_SECONDS:.0f} s and was ended"
-    child.shutdown(wait=False, cancel_futures=True)
-    _child.cache_clear()
-    raise ImageError("undecodable", reason)
+        return lake.call_in_child(decode_and_prepare, TIMEOUT_SECONDS, data, limits, input_size)
+    except lake.ChildDiedError as error:
+        if error.timed_out:
+            raise ImageError("undecodable", f"decoding took more than {TIMEOUT_SECONDS:.0f} s and was ended") from None
+        raise ImageError("undecodable", "the image killed its decoder process") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import subprocess
@@ -12,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyarrow.parquet.encryption as pe
 import pytest
-from support.lake_files import fetch, parquet_of, put
+from support.lake_files import encrypted_parquet_of, fetch, parquet_of, put
 
 from jobs import lake, storage
 from jobs.lake import ParquetColumns, PassedOver, fetch_rows
@@ -162,30 +160,10 @@ def test_two_columns_of_one_name(tmp_path):
     assert fetch(index_source(put(str(tmp_path / "b.parquet"), parquet_of(captions)))) == images(2)
 
 
-class _Kms(pe.KmsClient):
-    """Keeps keys as they are: the files of these tests need no secret."""
-
-    def __init__(self, config):
-        super().__init__()
-
-    def wrap_key(self, key_bytes, master_key_identifier):
-        return base64.b64encode(key_bytes)
-
-    def unwrap_key(self, wrapped_key, master_key_identifier):
-        return base64.b64decode(wrapped_key)
-
-
 @pytest.mark.parametrize("plaintext_footer", [True, False])
 def test_encrypted_columns_are_told(tmp_path, plaintext_footer):
-    configuration = pe.EncryptionConfiguration(
-        footer_key="footer", column_keys={"column": ["image"]}, plaintext_footer=plaintext_footer
-    )
-    properties = pe.CryptoFactory(_Kms).file_encryption_properties(pe.KmsConnectionConfig(), configuration)
     table = pa.table({"id": ["a", "b"], "image": images(2)})
-    stream = io.BytesIO()
-    with pq.ParquetWriter(stream, table.schema, encryption_properties=properties) as writer:
-        writer.write_table(table)
-    source = put(str(tmp_path / "a.parquet"), stream.getvalue())
+    source = put(str(tmp_path / "a.parquet"), encrypted_parquet_of(table, "image", plaintext_footer=plaintext_footer))
     # in a process of its own, for pyarrow may end the process that asks for such a column
     code = f"""
 from jobs.lake import Source, fetch_rows, index_source
