@@ -67,7 +67,7 @@ def network_input(image: PreparedImage, config: YolactConfig, device: torch.devi
     Raises:
         ValueError: when the image was prepared for another input size.
     """
-    import torch  # here: processes that only decode prepare pictures too, and need no network
+    import torch  # here: processes that only decode prepare images too, and need no network
 
     size = config.input_size
     # torch has no read-only tensors and warns of read-only arrays: PIL and Arrow give such

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile
 
 from yolact.images.errors import ImageError
 from yolact.images.tiff_page import (
@@ -21,6 +21,7 @@ from yolact.images.tiff_page import (
     RGB,
     WHITE_IS_ZERO,
     YCBCR,
+    StoredTiff,
     TiffPage,
     first_page,
     plane_rows,
@@ -48,7 +49,7 @@ def read_tiff(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     if page.compression not in BYTE_COMPRESSIONS or page.photometric == YCBCR:
         if page.bits > 8:
             raise ImageError("unsupported", f"a TIFF file of JPEG or YCbCr data with samples of {page.bits} bits")
-        return _by_libtiff(data), 1
+        return _by_libtiff(data), page.orientation
     _check_sample_type(page)
     return _rgb(page, _wanted_samples(page, data, max_pixels)), page.orientation
 
@@ -63,7 +64,7 @@ def _check_sample_type(page: TiffPage) -> None:
         raise ImageError("unsupported", f"a TIFF file with predictor {page.predictor} for samples of {page.bits} bits")
 
 
-class _LibtiffImage(TiffImagePlugin.TiffImageFile):
+class _LibtiffImage(StoredTiff):
     """Uncompressed YCbCr goes through libtiff too, which knows of colours that are stored less finely than light."""
 
     def _setup(self) -> None:
@@ -76,7 +77,7 @@ class _LibtiffImage(TiffImagePlugin.TiffImageFile):
 
 
 def _by_libtiff(data: bytes) -> np.ndarray:
-    """(height, width, 3) uint8, already upright: Pillow turns the image itself."""
+    """(height, width, 3) uint8, as it is stored."""
     image = _LibtiffImage(io.BytesIO(data))
     image.load()
     return np.asarray(to_rgb(image))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from PIL import TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from yolact.images.errors import ImageError
 
@@ -326,6 +326,22 @@ def _decompressed_rows(page: TiffPage, data: bytes, offsets: np.ndarray, counts:
             *(view[int(start) : int(start) + int(size)] for start, size in zip(offsets, counts, strict=True)),
         ]
     )
-    image = TiffImagePlugin.TiffImageFile(io.BytesIO(file))
+    image = StoredTiff(io.BytesIO(file))
     image.load()
     return np.asarray(image)
+
+
+class StoredTiff(TiffImagePlugin.TiffImageFile):
+    """A TIFF file whose pixels stay as they are stored, and whose size was checked before.
+
+    Pillow would turn them (by XMP data too), and has a limit of its own for their number, which the bytes of large
+    pixels exceed.
+    """
+
+    def load_prepare(self) -> None:
+        if self._im is None:
+            self.im = Image.core.new(self.mode, self._tile_size)
+        ImageFile.ImageFile.load_prepare(self)
+
+    def load_end(self) -> None:
+        self._size = self._tile_size

@@ -222,6 +222,18 @@ def test_orientation(orientation):
     }[orientation]
     assert_pixels(tiff(stored, photometric=RGB, tags=[(274, "H", [orientation])]), upright >> 8)
     assert_pixels(tiff((stored >> 8).astype("u1"), photometric=RGB, tags=[(274, "H", [orientation])]), upright >> 8)
+    stream = io.BytesIO()
+    image = Image.fromarray(np.ascontiguousarray(stored >> 8).astype("u1"))
+    image.save(stream, "TIFF", compression="jpeg", quality=100, tiffinfo={274: orientation})
+    assert_pixels(stream.getvalue(), upright >> 8, 80)  # colours are stored less finely
+
+
+@pytest.mark.parametrize("compression", [None, "jpeg", "tiff_lzw"])
+def test_orientation_in_xmp_is_not_followed(compression):
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 16)).save(stream, "TIFF", compression=compression, tiffinfo={700: xmp})
+    assert decode_image(stream.getvalue()).shape == (16, 32, 3)
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "lzma", "zstd", "packbits", "tiff_deflate"])
@@ -231,6 +243,14 @@ def test_compressions_that_libtiff_undoes(compression):
         Image.fromarray(values).save(stream, "TIFF", compression=compression)
         expected = values if values.ndim == 3 else (values >> 8)[..., None]
         assert_pixels(stream.getvalue(), expected)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "jpeg", None])
+def test_pillows_own_limit_does_not_count_bytes_of_samples(compression, monkeypatch):
+    stream = io.BytesIO()
+    Image.fromarray(samples(3, 255, "u1")).save(stream, "TIFF", compression=compression)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", HEIGHT * WIDTH // 3)
+    assert decode_image(stream.getvalue()).shape == (HEIGHT, WIDTH, 3)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
