@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
@@ -15,7 +14,7 @@ from jobs.lake.parquet_rows import read_column, schema_of
 from jobs.lake.patterns import normalised
 from jobs.lake.source import ParquetColumns, kind_of
 from jobs.runtime.errors import UsageError
-from jobs.storage import ObjectInfo, Retry, holds_credentials, read_bytes, split_uri, without_credentials
+from jobs.storage import ObjectInfo, Retry, beside, has_scheme, holds_credentials, read_bytes, without_credentials
 
 TEXT_EXTENSIONS = (".txt", ".lst", ".list", ".csv", ".tsv", ".jsonl", ".ndjson")
 
@@ -129,8 +128,6 @@ def _address(list_uri: str, number: int, entry: str) -> str:
             f"{list_uri}: entry {number} ({shown}) holds a password or a signature, and ids are made from "
             "addresses; give credentials by the environment or the store's own files"
         )
-    if "://" not in entry and not entry.startswith(("/", "~")):
-        entry = posixpath.normpath(f"{posixpath.dirname(split_uri(list_uri)[1])}/{entry}")
-        scheme = split_uri(list_uri)[0]
-        entry = entry if scheme == "file" else f"{list_uri.partition('://')[0]}://{entry}"
+    if not has_scheme(entry) and not entry.startswith(("/", "~")):
+        entry = beside(list_uri, entry)
     return normalised(entry)

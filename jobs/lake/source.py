@@ -1,4 +1,4 @@
-"""What the lake is made of: sources (objects), the images in them, and what can be wrong with either."""
+"""What the lake is made of: its objects (sources), the images in them, and what can be wrong with either."""
 
 from __future__ import annotations
 

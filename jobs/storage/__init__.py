@@ -1,9 +1,9 @@
-"""The one place that touches object stores and disks; see `operations` for what it offers and what it raises."""
+"""The one place that touches object stores and disks; see `operations` for the functions and their errors."""
 
 from __future__ import annotations
 
 from jobs.storage.errors import ObjectChangedError, ObjectMissingError, StorageError, TransientStorageError, classify
-from jobs.storage.filesystems import is_local, open_filesystem, split_uri, store_of
+from jobs.storage.filesystems import beside, has_scheme, is_local, open_filesystem, split_uri, store_of
 from jobs.storage.operations import (
     check_reachable,
     delete_objects,
@@ -33,11 +33,13 @@ __all__ = [
     "Retry",
     "StorageError",
     "TransientStorageError",
+    "beside",
     "check_reachable",
     "classify",
     "delete_objects",
     "exists",
     "folder_exists",
+    "has_scheme",
     "holds_credentials",
     "is_local",
     "iter_objects",

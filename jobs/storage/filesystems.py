@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import time
 from typing import Any, NamedTuple
@@ -16,9 +17,9 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _LOCAL = ("file", "local")
 _S3 = ("s3", "s3a")
-#: what a client's connection is made from; another value needs another client
+#: variables that a client reads once, when it is made: where one has changed, a new client is needed
 _CLIENT_VARIABLES = re.compile(r"^AWS_|^FSSPEC_")
-#: a client of less than this age does not know older credentials than a new one would
+#: a client that is younger than this has read its credentials so lately that a new one would read the same
 _RENEW_SECONDS = 10.0
 
 
@@ -61,6 +62,18 @@ def disk_path(path: str) -> str:
     )
     found = raw.decode("utf-8", "surrogateescape")
     return found if os.path.lexists(found) else path
+
+
+def has_scheme(uri: str) -> bool:
+    """Whether an address begins with a scheme ("s3://…", "file://…"); one without is a local path."""
+    return _SCHEME.match(uri) is not None
+
+
+def beside(uri: str, relative: str) -> str:
+    """The address of `relative` as it counts from the folder of the object `uri`."""
+    scheme, path = split_uri(uri)
+    found = posixpath.normpath(f"{posixpath.dirname(path)}/{relative}")
+    return found if scheme == "file" else f"{scheme}://{found}"
 
 
 def is_local(uri: str) -> bool:

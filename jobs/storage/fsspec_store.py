@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs.storage.errors import ObjectChangedError, RetryableError
+from jobs.storage.filesystems import has_scheme
 from jobs.storage.store import ObjectInfo
 
 
 class FsspecStore:
-    """Any other fsspec filesystem, as far as its interface goes.
+    """Operations through the interface that all fsspec filesystems have.
 
-    Conditional puts are as atomic as the filesystem makes them: "create" where it knows that mode; replacing compares
-    first and writes then.
+    Conditional puts are only as atomic as the filesystem makes them. A new object is put with the mode "create" where
+    the filesystem knows it. To replace one, its version is compared first, and the new one is written after that.
     """
 
     def __init__(self, filesystem: Any, scheme: str) -> None:
@@ -91,7 +92,7 @@ class FsspecStore:
 
     def _uri(self, path: str) -> str:
         """With the scheme that the user wrote: gcsfs and adlfs call everything gs:// and abfs://."""
-        return path if "://" in path else f"{self.scheme}://{path}"
+        return path if has_scheme(path) else f"{self.scheme}://{path}"
 
     def _make_parent(self, path: str) -> None:
         self.filesystem.makedirs(self.filesystem._parent(path), exist_ok=True)

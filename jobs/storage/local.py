@@ -82,7 +82,7 @@ class LocalStore:
         return True
 
     def replace_if_unchanged(self, path: str, data: bytes, version: str) -> bool:
-        """The lock is on the file that is being replaced, so whoever waits for it finds another file in its place."""
+        """Locks the file itself: a caller that waited for the lock finds another file in its place, and gives up."""
         try:
             file = open(path, "rb")  # noqa: SIM115
         except FileNotFoundError:

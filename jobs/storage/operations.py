@@ -70,8 +70,8 @@ def upload_file(local: Path, uri: str, *, retry: Retry | None = None) -> None:
 def put_if_absent(uri: str, data: bytes, *, retry: Retry | None = None) -> bool:
     """Writes the object unless there is one; of many callers at once exactly one gets True.
 
-    An attempt whose answer got lost may have written all the same, so an object that holds these very bytes counts as
-    ours: `data` should say whose it is.
+    When the answer to an attempt is lost, the object may have been written. An object with exactly these bytes
+    therefore counts as written by this call: `data` should name its writer.
     """
     return _put_conditionally(uri, data, lambda store, path: store.put_if_absent(path, data), retry)
 
@@ -92,7 +92,7 @@ def object_info(uri: str, *, retry: Retry | None = None) -> ObjectInfo:
 
 
 def exists(uri: str, *, retry: Retry | None = None) -> bool:
-    """Whether there is an object of that name; asked of the store itself, never of a cache."""
+    """Whether there is an object of that name; the store itself is asked, never a cache."""
     try:
         object_info(uri, retry=retry)
     except ObjectMissingError:
@@ -131,7 +131,7 @@ def list_objects(
 
 
 def delete_objects(uris: Sequence[str], *, retry: Retry | None = None) -> None:
-    """Deletes the objects; those that are gone already are fine."""
+    """Deletes the objects. One that is missing is no error."""
     by_scheme: dict[str, list[str]] = {}
     for uri in uris:
         by_scheme.setdefault(split_uri(uri)[0], []).append(uri)

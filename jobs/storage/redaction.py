@@ -31,7 +31,7 @@ def holds_credentials(uri: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """`text` with signed query parameters, user:password@, AWS key ids and this environment's secrets blotted out."""
+    """`text` with *** for signed query parameters, user:password@, AWS key ids and this environment's secrets."""
     text = _SIGNED_QUERY.sub(r"\1=***", text)
     text = _USER_INFO.sub("***@", text)
     text = _ACCESS_KEY_ID.sub("***", text)

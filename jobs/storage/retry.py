@@ -21,7 +21,7 @@ from jobs.storage.errors import (
 
 Result = TypeVar("Result")
 
-#: never the store's doing: they surface as they are, with their traceback
+#: errors of this program and not of a store: they are raised as they are, with their traceback
 _BUGS = (TypeError, AttributeError, NameError, AssertionError, MemoryError)
 
 
@@ -31,7 +31,7 @@ class Retry:
 
     One object may serve many operations, also from several threads; the bounds hold for each operation, the counts for
     all of them. Waits grow from `first_delay` seconds, doubling up to `max_delay`, each cut by up to a half at random:
-    workers that failed together do not come back together.
+    so that workers which failed at the same moment do not all try again at the same moment.
     """
 
     attempts: int = 10

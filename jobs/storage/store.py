@@ -1,7 +1,7 @@
-"""What every kind of place that bytes live in offers: one operation, done once.
+"""What every store offers: single operations, each tried once.
 
-Trying again is `jobs.storage.operations`' business. Paths are without their scheme, as fsspec has them ("bucket/key",
-"/folder/file").
+`jobs.storage.operations` tries again where an operation fails. Paths are without their scheme, as fsspec has them
+("bucket/key", "/folder/file").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ObjectInfo(NamedTuple):
 
 
 class Store(Protocol):
-    """One place that bytes live in."""
+    """A kind of store: S3, the local disk, a web server, or what fsspec knows besides."""
 
     def info(self, path: str) -> ObjectInfo: ...
 
@@ -49,5 +49,5 @@ class Store(Protocol):
         ...
 
     def delete(self, paths: Sequence[str]) -> None:
-        """Deletes the objects; those that are not there are none of its concern."""
+        """Deletes the objects. One that is missing is no error."""
         ...

@@ -163,7 +163,7 @@ def _base_config(config: TrainConfig) -> YolactConfig:
 def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ray.train.torch.TorchTrainer:
     parent, _, name = config.output.rstrip("/").rpartition("/")
     storage_path, filesystem = parent, None
-    if "://" in parent:
+    if not storage.is_local(parent):
         client, storage_path = storage.open_filesystem(parent)
         filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(client))
     return ray.train.torch.TorchTrainer(
@@ -265,11 +265,11 @@ def _cpus_per_worker(workers: tuple[int, int]) -> int:
 
 
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """The same options with absolute paths: a worker has another working directory."""
-    changes = {}
+    """The same options with absolute local paths, also for file://: a worker has another working directory."""
+    changes: dict[str, Any] = {}
     for name in ("annotations", "images", "val_annotations", "val_images", "output", "init_weights"):
         value = getattr(config, name)
-        if value is None or "://" in value or value in (IMAGENET, RANDOM, *CONFIGS):
+        if value is None or value in (IMAGENET, RANDOM, *CONFIGS) or not storage.is_local(value):
             continue
-        changes[name] = os.path.abspath(os.path.expanduser(value))
+        changes[name] = storage.split_uri(value)[1]
     return replace(config, **changes)

@@ -1,4 +1,4 @@
-"""An HTTP proxy in front of the test server that misbehaves as told: throttling, resets, short bodies, stalls, 403s.
+"""An HTTP proxy in front of the test server that fails on demand: throttling, resets, short bodies, stalls, 403s.
 
 Requests go through with the Host header that the client signed, the proxy's own address: the server checks signatures
 against the header it receives, so it accepts them.

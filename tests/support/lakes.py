@@ -1,4 +1,4 @@
-"""Small lakes for tests: the same pictures as loose files, as tar shards and as Parquet."""
+"""Small lakes for tests: the same images as loose files, as tar shards and as Parquet."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def tar_bytes(members: Sequence[tuple[str, bytes]]) -> bytes:
 
 
 def write_shards(folder: str, pictures: Mapping[str, bytes], shards: int) -> None:
-    """`shard-NNN.tar`, the pictures dealt out in order, each with a .json and a .txt that are no images beside it."""
+    """`shard-NNN.tar`, the images in their order, each with a .json and a .txt that are no images beside it."""
     names = list(pictures)
     filesystem, path = fsspec.url_to_fs(folder)
     filesystem.makedirs(path, exist_ok=True)

@@ -2,8 +2,8 @@
 
     (unit number) ─▶ fetch_and_decode ─▶ Labeller (model, commit) ─▶ UnitRecord
 
-What is wrong with one image becomes that image's row; what is wrong with the store or the unit as a whole leaves the
-unit uncommitted and travels on as `UnitRecord.problem`.
+What is wrong with one image becomes that image's row. What is wrong with the store, or with the unit as a whole, goes
+on as `UnitRecord.problem`, and the unit is not committed.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Labeller:
             except storage.TransientStorageError as error:
                 record.problem, record.unreachable = str(error), True
             except Exception as error:
-                # the row boundary of the stage: the unit stays uncommitted and the careful pass takes it
+                # any error of the model: the unit is not committed, and the careful pass takes it image by image
                 record.problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
         return record
 

@@ -104,7 +104,7 @@ def pack_unit(record: UnitRecord, images: Sequence[UnitImage]) -> pa.Table:
 
 
 def unpack_unit(row: pa.Table) -> tuple[UnitRecord, list[UnitImage]]:
-    """The inverse of `pack_unit`; the pixels are copies, for torch takes no read-only views (0.1 ms an image)."""
+    """The inverse of `pack_unit`; the pixels are copied, because torch takes no read-only arrays (0.1 ms an image)."""
     record = UnitRecord.from_json(row["record"][0].as_py())
     struct = row["images"].combine_chunks().flatten()
     ids, uris, states, errors, heights, widths, rows, columns = (

@@ -224,6 +224,13 @@ def test_check_reachable_names_what_is_wrong(s3, tmp_path):
         storage.check_reachable("nonsense://x/y")
 
 
+def test_what_is_local():
+    for uri in ("a/b", "/a/b", "~/a", "file:///a/b", "local:///a", "FILE:///a"):
+        assert storage.is_local(uri)
+    for uri in ("s3://a/b", "https://host/a", "az://a"):
+        assert not storage.is_local(uri)
+
+
 def test_no_credential_in_messages(s3, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-value")
     with pytest.raises(TransientStorageError, match="403 SignatureDoesNotMatch") as caught:
