@@ -3,8 +3,8 @@
     yolact plates --output demo/plates --num-plates 200 --layout tar
 
 OUTPUT then holds `ground_truth.json` (COCO instances, one category `nucleus`) and either `images/plate-000000.png …` or
-`shards/plates-000000.tar …` (WebDataset). The same options give the same bytes. About 25 plates of 512 × 512 px per
-second and core.
+`shards/plates-000000.tar …` (WebDataset). The same options give the same bytes. One core draws about 25 plates of
+512 × 512 px a second.
 """
 
 from __future__ import annotations

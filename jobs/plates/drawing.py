@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: share of a nucleus that may be hidden by neighbours drawn before it, else it looks for another place
+#: neighbours drawn earlier may hide this share of a nucleus; where they hide more, another place is tried
 MAX_HIDDEN = 0.12
-#: a nucleus of which less is visible is left out
+#: visible pixels; a nucleus with fewer is left out
 MIN_AREA = 20
 MAX_PLACEMENTS = 12
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A picture and what is in it."""
+    """An image and its nuclei."""
 
     pixels: np.ndarray
     """(H, W, 3) uint8, grey values in all channels"""
     instances: np.ndarray
-    """(H, W) int32: 0 background, n the n-th nucleus; masks do not overlap"""
+    """(H, W) int32: 0 is background, n is the n-th nucleus; masks do not overlap"""
 
     @property
     def num_instances(self) -> int:
@@ -33,7 +33,7 @@ def draw_plate(
     """Draw plate number `index` of the lake `seed`; the same arguments give the same pixels.
 
     Nuclei are blurred, textured ellipses with a wavy outline, in clusters, on an uneven background with shot noise
-    and read-out noise, as a camera behind a fluorescence microscope sees them.
+    and read-out noise, as in the image of a camera on a fluorescence microscope.
 
     Args:
         seed: of the lake.
@@ -65,7 +65,7 @@ def _add_nucleus(
     height, width = instances.shape
     long_axis = diameter / 2 * np.exp(rng.normal(0, 0.18))
     for _ in range(MAX_PLACEMENTS):
-        if centres and rng.random() < 0.35:  # cells divide: neighbours are close
+        if centres and rng.random() < 0.35:  # cells divide, so many nuclei have a close neighbour
             near = centres[rng.integers(len(centres))]
             angle = rng.uniform(0, 2 * np.pi)
             distance = 2.1 * long_axis
@@ -92,7 +92,7 @@ def _add_nucleus(
 
 
 def _depth(rng: np.random.Generator, down: np.ndarray, across: np.ndarray, long_axis: float) -> np.ndarray:
-    """1 in the centre, 0 on the outline, negative outside."""
+    """How deep each pixel lies in the nucleus: 1 in the centre, 0 on the outline, negative outside."""
     tilt = rng.uniform(0, np.pi)
     flatness = rng.uniform(0.62, 1.0)
     along = down * np.sin(tilt) + across * np.cos(tilt)
@@ -105,7 +105,7 @@ def _depth(rng: np.random.Generator, down: np.ndarray, across: np.ndarray, long_
 
 
 def _expose(rng: np.random.Generator, light: np.ndarray) -> np.ndarray:
-    """What the camera records: optics blur, uneven illumination, photons, read-out noise, 8 bits."""
+    """(H, W, 3) uint8 as the camera records it: blur, uneven illumination, shot noise, read-out noise."""
     height, width = light.shape
     down, across = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None, :]
     slope = rng.normal(0, 0.12, 2)
@@ -133,7 +133,7 @@ def _smooth(values: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _renumber(instances: np.ndarray) -> np.ndarray:
-    """Consecutive numbers for what is still visible and large enough."""
+    """Consecutive numbers for the nuclei of which MIN_AREA pixels are visible; 0 for all others."""
     numbers, inverse, areas = np.unique(instances, return_inverse=True, return_counts=True)
     kept = (numbers > 0) & (areas >= MIN_AREA)
     renumbered = np.where(kept, np.cumsum(kept), 0).astype(np.int32)

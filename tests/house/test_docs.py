@@ -21,7 +21,7 @@ def labels(tmp_path_factory) -> str:
 
 
 def here(text: str, labels: str) -> str:
-    """The same lines with this table's place instead of the page's."""
+    """The same lines with the address of this table instead of the one in the page."""
     return re.sub(r"""(["'])(?:s3://lake/labels|labels/labels)(?=["'/])""", rf"\1{labels}/labels", text)
 
 

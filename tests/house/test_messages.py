@@ -1,4 +1,4 @@
-"""Every message that a user can meet stands in the docs with its cure: those raised, and those the log warns of."""
+"""Every message that a user can meet stands in the docs with its cure: errors, warnings, and lines on stderr."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LIBRARY = [
     ROOT / "yolact" / "config.py",
 ]
 USER_ERRORS = {"UsageError", "JobError"}
-#: stands for whatever the program puts into a message
+#: takes the place of a value that the program puts into a message
 VALUE = "⟨value⟩"
 
 
 def words_of(node: ast.expr) -> list[str]:
-    """The texts that an expression can give, with VALUE for what is only known when it happens."""
+    """The texts that an expression can give, with VALUE for each part that is known only at run time."""
     match node:
         case ast.Constant(value=str(text)):
             return [text]
@@ -41,7 +41,7 @@ def words_of(node: ast.expr) -> list[str]:
 
 
 def messages_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and text of every message in a module that is made for users."""
+    """Line and text of every message for users in a module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.Call) or not node.args:
             continue
@@ -54,13 +54,13 @@ def messages_of(path: Path) -> Iterator[tuple[int, str]]:
         for text in words_of(node.args[0]):
             if warns:
                 text = re.sub(r"%[sd]|%\.\d+f", VALUE, text)
-            # a message that is only passed on is written elsewhere
+            # a text of values alone passes on a message that another module wrote
             if re.search(r"\w", text.replace(VALUE, "").removeprefix("yolact: ")):
                 yield node.lineno, text.removeprefix("yolact: ")
 
 
 def documented() -> list[re.Pattern[str]]:
-    """The messages in the first columns of the docs' tables, … standing for anything."""
+    """The messages in the first columns of the tables in docs; … in them matches any text."""
     found = []
     for page in sorted((ROOT / "docs").glob("*.md")):
         for line in page.read_text().splitlines():

@@ -1,4 +1,4 @@
-"""What the README says is so: the tree in the docs is the files', and its walk can be walked."""
+"""What README and docs say is true: the tree is that of the files, and the commands of the README work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_tree_in_the_docs_is_drawn_from_the_files():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_walk_in_the_readme_works_word_for_word(tmp_path):
-    """All of its commands, in an empty folder; what `make demo` adds to its own command is the set-up of `.venv`."""
+    """All of its commands, in an empty folder; instead of `make demo` its command, because `.venv` exists already."""
     walk = (ROOT / "README.md").read_text().split("## From nothing to a model of your own")[1]
     script = walk.split("```sh")[1].split("```")[0]
     for there, here in (("make demo", "yolact demo --output demo"), (". .venv/bin/activate", "")):

@@ -1,4 +1,4 @@
-"""Label tables with pictures for tests of the report, and the data that stand in its page."""
+"""Label tables with images for tests of the report, and the data in the report page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOSTILE = '</script><img src=x onerror="window.hacked=1"><svg onload=window.hack
 
 
 def pictured_rows(folder: Path, count: int, names: list[str] | None = None) -> list[dict]:
-    """Rows whose pictures stand on the local disk, with one or two instances each."""
+    """Rows of images on the local disk, with one or two instances each; `names` replaces the file names."""
     pictures = draw_pictures(count)
     if names:
         pictures = dict(zip(names, pictures.values(), strict=False))

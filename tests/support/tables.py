@@ -1,4 +1,4 @@
-"""Label tables for tests of what reads them: drawn shapes with holes and parts, written with the real schema."""
+"""Label tables for tests of what reads them: drawn shapes with holes and parts, in the real schema."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def blob(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 def random_rows(
     count: int, seed: int = 0, root: str = "s3://lake/photos/", extension: str = ".jpg"
 ) -> list[dict[str, Any]]:
-    """Rows of 0 to 5 instances each; every seventh picture failed, every fifth has nothing on it."""
+    """Rows of 0 to 5 instances each; every seventh image failed, every fifth of the others has no instance."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(count):

@@ -1,4 +1,4 @@
-"""What the training tests share."""
+"""What the training tests share: plates, a tiny config as a file, the metrics of a run."""
 
 from __future__ import annotations
 
@@ -6,24 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.models import tiny_training_config
+
 from jobs.train.options import TrainConfig
 
 
 def tiny_config(folder: Path, **changes: Any) -> str:
     """A JSON file with the config of a model that trains in seconds; returns its path."""
-    values = {
-        "name": "tiny",
-        "input_size": 64,
-        "backbone": "mobilenetv2",
-        "class_names": ["nucleus"],
-        "anchors": {"scales": [[12.0], [24.0]], "ratios": [1.0]},
-        "head_levels": [3, 4],
-        "fpn_channels": 16,
-        "head_channels": 16,
-        "protonet_channels": 16,
-        "num_prototypes": 8,
-        **changes,
-    }
+    values = {**tiny_training_config(class_names=("nucleus",)).to_dict(), **changes}
     path = folder / "tiny.json"
     path.write_text(json.dumps(values))
     return str(path)

@@ -1,6 +1,6 @@
-"""The tree in docs/architecture.md: every file with the first sentence of its docstring or its first comment.
+"""Draws the tree in docs/architecture.md and the list of helpers in tests/support/README.md, from what files say first.
 
-python tests/support/tree.py    writes it anew
+python tests/support/tree.py
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
+HELPERS_PAGE = ROOT / "tests" / "support" / "README.md"
 FOLDERS = ("yolact", "jobs", "benchmarks", "cluster", "tests/support")
 _BLOCK = re.compile(r"(?<=<!-- tree -->\n```\n).*?(?=```\n<!-- /tree -->)", re.S)
+_HELPERS = re.compile(r"(?<=<!-- helpers -->\n).*?(?=<!-- /helpers -->)", re.S)
 _KINDS = (".py", ".yaml", ".html", ".css", ".js", ".svg", ".json", "Dockerfile")
 
 
@@ -48,11 +50,26 @@ def _line(name: str, words: str) -> str:
     return f"{name:<28}{words}".rstrip()
 
 
+def draw_helpers() -> str:
+    """The helpers of the tests as a table: file, first sentence."""
+    support = HELPERS_PAGE.parent
+    paths = sorted(path for path in support.rglob("*.py") if "__pycache__" not in path.parts)
+    rows = [f"| `{path.relative_to(support)}` | {first_sentence(path)} |" for path in paths]
+    return "\n".join(["| file | what it is |", "|---|---|", *rows]) + "\n"
+
+
 def tree_in_page() -> str:
     """The tree as it stands in the page."""
     [found] = _BLOCK.findall(PAGE.read_text())
     return found
 
 
+def helpers_in_page() -> str:
+    """The table of helpers as it stands in the page."""
+    [found] = _HELPERS.findall(HELPERS_PAGE.read_text())
+    return found
+
+
 if __name__ == "__main__":
     PAGE.write_text(_BLOCK.sub(lambda _: draw_tree(), PAGE.read_text()))
+    HELPERS_PAGE.write_text(_HELPERS.sub(lambda _: draw_helpers(), HELPERS_PAGE.read_text()))

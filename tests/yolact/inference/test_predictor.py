@@ -12,23 +12,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pycocotools import mask as coco_mask
+from support.models import tiny_config
 
 from yolact import Predictor, build_yolact
-from yolact.config import CONFIGS, NmsConfig
+from yolact.config import NmsConfig
 from yolact.geometry.boxes import box_iou, decode_boxes
 from yolact.geometry.outlines import THRESHOLD
 from yolact.images.prepare import network_input, prepare_image
 
-TINY = replace(
-    CONFIGS["yolact_mobilenetv2"],
-    name="tiny",
-    input_size=96,
-    class_names=("nut", "bolt", "washer"),
-    fpn_channels=16,
-    head_channels=16,
-    protonet_channels=16,
-    num_prototypes=8,
-)
+TINY = tiny_config(class_names=("nut", "bolt", "washer"))
 
 
 def random_model(config=TINY, seed=0):

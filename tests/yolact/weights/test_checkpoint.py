@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from support.models import tiny_config
 
 import yolact.weights.files
 from yolact import build_yolact, load_checkpoint, load_weights, save_checkpoint
@@ -17,15 +18,8 @@ from yolact.config import CONFIGS
 from yolact.weights.checkpoint import load_model
 from yolact.weights.files import read_bytes, resolve_weights, write_bytes
 
-TINY = replace(
-    CONFIGS["yolact_mobilenetv2"],
-    name="tiny",
-    input_size=64,
-    class_names=("nut", "bolt"),
-    fpn_channels=8,
-    head_channels=8,
-    protonet_channels=8,
-    num_prototypes=4,
+TINY = tiny_config(
+    input_size=64, class_names=("nut", "bolt"), fpn_channels=8, head_channels=8, protonet_channels=8, num_prototypes=4
 )
 
 

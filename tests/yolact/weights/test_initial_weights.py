@@ -6,27 +6,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.models import official_stand_in
+from support.models import official_stand_in, tiny_training_config
 
-from yolact.config import CONFIGS, AnchorConfig, YolactConfig
+from yolact.config import CONFIGS
 from yolact.network.model import build_yolact
 from yolact.training.losses import YolactWithLoss
 from yolact.training.optimisation import freeze_batch_norm
 from yolact.weights.checkpoint import save_checkpoint
 from yolact.weights.initial import initialise
 
-TINY = YolactConfig(
-    name="tiny",
-    input_size=64,
-    backbone="mobilenetv2",
-    class_names=("a", "b"),
-    anchors=AnchorConfig(((12.0,), (24.0,)), ratios=(1.0,)),
-    head_levels=(3, 4),
-    fpn_channels=8,
-    head_channels=8,
-    protonet_channels=8,
-    num_prototypes=4,
-)
+TINY = tiny_training_config(fpn_channels=8, head_channels=8, protonet_channels=8, num_prototypes=4)
 
 
 def test_another_class_count_re_makes_the_class_layer_alone(tmp_path):
