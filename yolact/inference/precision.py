@@ -9,10 +9,8 @@ from typing import Any
 
 import torch
 
-from yolact.inference.engine_choice import Precision
-
-#: the precisions that torch itself computes a network in
-DTYPES: dict[Precision, torch.dtype] = {
+#: the precisions that torch itself computes a network in, by the names of `engine_choice.Precision`
+DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
