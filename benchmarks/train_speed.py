@@ -2,8 +2,8 @@
 
     python -m benchmarks.train_speed --annotations instances_train.json --images train/ --config nuclei --steps 60
 
-Both run the same steps on the same cores, one after the other; the first 20 steps (compilation, caches, filling the
-loader) are left out. Expect a ratio of at least 0.9 on a quiet machine.
+Both run the same steps on the same cores, one after the other. The first 20 steps are left out: compilation, caches and
+the loader's first batches fall on them. Expect a ratio of at least 0.9 on a quiet machine.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TrainingBenchConfig:
     config: str = "nuclei"
     """model config"""
     init_weights: str = "random"
-    """where to start; does not matter for speed"""
+    """weights to start from; they do not change the speed"""
     steps: int = 60
     """timed steps"""
     rounds: int = 3

@@ -230,6 +230,8 @@ def _finish(output: str, result: ray.train.Result) -> int:
     """Write the best and the last model into the output. Raises `JobError` where the run stopped before its end."""
     outcome = result.return_value
     assert isinstance(outcome, RunOutcome)
+    if outcome.broken is not None:
+        raise JobError(f"{outcome.broken}; correct the image, or leave it out with --skip-broken")
     if outcome.stopped is not None:
         raise JobError(
             f"training stopped at step {outcome.step}: {outcome.stopped}; lower the learning rate, or look at these "

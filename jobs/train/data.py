@@ -153,22 +153,22 @@ def _refuse_without_objects(data: AnnotatedImages, name: str) -> None:
 
 
 @dataclass(frozen=True)
-class LabelledPictures:
-    """Reads the pictures of a label table from where they were labelled, by their image ids."""
+class LabelledImages:
+    """Reads the images of a label table from where they were labelled, by their ids."""
 
     source: PictureSource
     places: dict[str, tuple[str, str]]
-    """image id → (file of the table that has its row, URI of the object that holds the picture)"""
+    """image id → (file of the table that has its row, URI of the object that holds the image)"""
 
     def __call__(self, image_id: str) -> bytes:
         part, uri = self.places[image_id]
         (data,) = self.source.fetch(part, [(image_id, uri)])
         if not isinstance(data, bytes):
-            raise ValueError(f"{image_id} is no longer to be had: {data}")
+            raise ValueError(f"{image_id} can no longer be read: {data}")
         return data
 
 
-def read_label_annotations(labels: str, score_threshold: float) -> tuple[AnnotatedImages, LabelledPictures]:
+def read_label_annotations(labels: str, score_threshold: float) -> tuple[AnnotatedImages, LabelledImages]:
     """The images of a label table with their instances of at least a score; images that failed are left out.
 
     Args:
@@ -176,7 +176,7 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
         score_threshold: least score of an instance, 0–1.
 
     Returns:
-        The data set, with image ids as file names, and what reads its pictures.
+        The data set, with image ids as file names, and what reads its images.
 
     Raises:
         UsageError: if the table names no classes.
@@ -195,9 +195,9 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
             images.append(AnnotatedImage(row.image_id, row.image_id, row.height, row.width, annotations))
     if not names:
         raise UsageError(f"{labels} has no instances and its run names no classes: there is nothing to learn from")
-    # labels are positions: a class that was never found keeps its place
+    # labels are positions among the classes: a class without instances keeps its position
     categories = {label: names.get(label, f"class {label}") for label in range(max(names) + 1)}
-    return AnnotatedImages(tuple(images), categories), LabelledPictures(PictureSource(table.output), places)
+    return AnnotatedImages(tuple(images), categories), LabelledImages(PictureSource(table.output), places)
 
 
 def _annotations(row: LabelRow, score_threshold: float) -> tuple[Annotation, ...]:

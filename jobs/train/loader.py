@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from jobs.train.broken_images import GuardedDataset
 from jobs.train.data import ImageSet
 from jobs.train.options import TrainingSettings
 from yolact.config import YolactConfig
@@ -31,6 +32,8 @@ def build_loader(
         first_step: 0-based.
         worker: index of this worker.
         num_workers: how many workers share each batch.
+
+    The iterator raises `BrokenImageError` for an image that cannot be used and may not be left out.
     """
     trained = window_config(config, settings)
     transform = build_augmentation(
@@ -47,7 +50,7 @@ def build_loader(
     )
     processes = settings.loader_processes
     return torch.utils.data.DataLoader(
-        dataset,
+        GuardedDataset(dataset, images.skip_broken),
         batch_sampler=sampler,
         num_workers=processes,
         collate_fn=collate,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 
 import torch.distributed
 
+from jobs.train.broken_images import BrokenImageError, message_of, read_pixels
 from jobs.train.data import ImageSet
 from yolact.coco.annotations import coco_json
 from yolact.coco.evaluation import CocoScores, DetectedInstance, evaluate_instances
 from yolact.config import NmsKind
-from yolact.images.decode import decode_image
 from yolact.inference.predictor import Predictor
 from yolact.network.model import Yolact
 
@@ -40,13 +40,24 @@ def validate(
 
     Returns:
         "mask" and "box" scores on the first worker, None on the others.
+
+    Raises:
+        BrokenImageError: on all workers, if an image of any of them is broken and may not be left out.
     """
     positions = range(worker, len(images.data.images), num_workers)
-    found = list(detect_images(model, images, device, positions, report=report))
+    found: list[DetectedInstance] = []
+    broken = None
+    try:
+        found += detect_images(model, images, device, positions, report=report)
+    except BrokenImageError as error:
+        broken = message_of(error)
     if num_workers > 1:
-        shares: list[list[DetectedInstance]] = [[] for _ in range(num_workers)]
-        torch.distributed.all_gather_object(shares, found)
-        found = [detection for share in shares for detection in share]
+        shares: list[tuple[list[DetectedInstance], str | None]] = [([], None)] * num_workers
+        torch.distributed.all_gather_object(shares, (found, broken))
+        found = [detection for share, _ in shares for detection in share]
+        broken = next((message for _, message in shares if message is not None), None)
+    if broken is not None:
+        raise BrokenImageError(broken)
     if worker:
         return None
     return evaluate_instances(coco_json(images.data), found, max(model.config.nms.max_detections, 100))
@@ -72,7 +83,10 @@ def detect_with(
     category_ids = list(images.data.categories)
     for done, position in enumerate(positions, start=1):
         image = images.data.images[position]
-        (detections,) = predict([decode_image(images.read_bytes(image.file_name))])
+        pixels = read_pixels(images, image)
+        if pixels is None:
+            continue
+        (detections,) = predict([pixels])
         for index, box in enumerate(detections.boxes_xywh.tolist()):
             yield DetectedInstance(
                 image_id=image.image_id,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from jobs.runtime.metrics import JobMetrics
+from jobs.train.broken_images import BrokenImageError, message_of
 from jobs.train.data import ImageSet
 from jobs.train.lines import LineQueueHandle
 from jobs.train.loader import build_loader, window_config
@@ -28,6 +30,7 @@ from jobs.train.validation import score_table, validate
 from yolact.config import YolactConfig
 from yolact.inference.precision import DTYPES, has_fast_bfloat16
 from yolact.network.model import Yolact, build_yolact
+from yolact.training.dataset import TrainingBatch
 from yolact.training.optimisation import (
     MIN_IMAGES_FOR_BATCH_NORM,
     WeightAverage,
@@ -70,12 +73,21 @@ class RunOutcome:
     best_mask_ap: float
     """-1 without validation"""
     stopped: str | None = None
-    """why the run stopped before its end"""
+    """why the run stopped before its end: step after step was not finite"""
+    broken: str | None = None
+    """the image that the run cannot go on with: trying again cannot help"""
 
 
 def train_worker(config: dict[str, RunPlan]) -> RunOutcome:
-    """What Ray Train calls with {"plan": …}: train until the last step."""
-    return Worker(config["plan"]).run()
+    """What Ray Train calls with {"plan": …}: train until the last step.
+
+    A broken image is an outcome, not an error: Ray Train would start the workers again after an error.
+    """
+    worker = Worker(config["plan"])
+    try:
+        return worker.run()
+    except BrokenImageError as error:
+        return RunOutcome(worker.state.step, worker.state.skipped, worker.state.best_mask_ap, broken=message_of(error))
 
 
 class Worker:
@@ -114,7 +126,7 @@ class Worker:
             num_workers=self.num_workers,
         )
         images, stopped = 0, None
-        for batch in self.metrics.waits("load", loader):
+        for batch in self.metrics.waits("load", self._batches(loader)):
             with self.metrics.timed("step"):
                 result = self.take_step(batch)
             self.metrics.images(len(batch.targets))
@@ -136,6 +148,39 @@ class Worker:
         if self.log is not None:
             self.log.close()
         return RunOutcome(state.step, state.skipped, state.best_mask_ap, stopped)
+
+    def _batches(self, loader: Iterable[TrainingBatch]) -> Iterator[TrainingBatch]:
+        """The batches of a loader.
+
+        Raises:
+            BrokenImageError: on all workers at the same step, if an image of any of them is broken and may not be left
+                out. A worker that stopped alone would leave the others waiting for its gradients.
+        """
+        batches = iter(loader)
+        while True:
+            batch, broken = None, None
+            try:
+                batch = next(batches, None)
+            except BrokenImageError as error:
+                broken = message_of(error)
+            broken = self._first_of_workers(broken)
+            if broken is not None:
+                raise BrokenImageError(broken)
+            if batch is None:
+                return
+            yield batch
+
+    def _first_of_workers(self, message: str | None) -> str | None:
+        """The first message of any worker; a collective call."""
+        if self.num_workers == 1:
+            return message
+        count = torch.tensor(float(message is not None), device=self.device)
+        dist.all_reduce(count)
+        if count == 0:
+            return None
+        messages: list[str | None] = [None] * self.num_workers
+        dist.all_gather_object(messages, message)
+        return next(text for text in messages if text is not None)
 
     def _record(self, result: StepResult, images: int) -> bool:
         """Record a step where it is time to; says whether `images` (since the last line) stand in a line now."""

@@ -81,18 +81,18 @@ def match_anchors(
 def anchor_corners(anchors: Tensor) -> Tensor:
     """(A, 4) cx, cy, w, h → xyxy by centre ± half size.
 
-    A small object lies wholly inside several anchors of one size, which then tie but for the last bit of their IoU:
-    the release's order of operations decides which of them learns it.
+    A small object lies wholly inside several anchors of one size. Their IoUs then differ in the last bit only, so the
+    order of operations decides which anchor learns the object. The order here is the release's.
     """
     half = anchors[:, 2:] / 2
     return torch.cat([anchors[:, :2] - half, anchors[:, :2] + half], dim=1)
 
 
 def claim_best_anchors(overlaps: Tensor) -> Tensor:
-    """Give every ground truth an anchor of its own, the pairs with the highest overlap first.
+    """Give every ground truth an anchor of its own, pairs with the highest overlap first.
 
-    The release scans the whole matrix once per ground truth. Here a heap holds the best free anchor of every ground
-    truth, and a row is searched again only if its anchor was taken: the same result, G log G for the usual case.
+    The release scans the whole matrix once per ground truth. Here a heap holds the best anchor of every ground truth,
+    and a row is searched again only if its anchor was taken. The result is the same, and the usual case costs G log G.
 
     Args:
         overlaps: (G, A) IoU, A ≥ G; not changed.

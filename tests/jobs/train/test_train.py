@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,6 +200,33 @@ def test_losses_that_are_not_finite_stop_it_by_name_and_a_further_run_goes_on_be
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     skipped = [line for line in lines if "skipped" in line]
     assert skipped[-1] == {**skipped[-1], "step": after, "skipped": len(skipped)}
+
+
+@pytest.fixture
+def damaged_plates(tmp_path, plates):
+    """Plates of which one is damaged in the middle of its file: its ends look right."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(plates["images"], folder)
+    path = sorted(folder.iterdir())[3]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
+    path.write_bytes(data)
+    return {**plates, "images": str(folder)}, path.name
+
+
+def test_an_image_damaged_in_the_middle_stops_all_workers_and_is_not_tried_again(
+    local_ray, tmp_path, damaged_plates, capsys
+):
+    data, name = damaged_plates
+    with pytest.raises(JobError, match=rf"{re.escape(name)}.*; correct the image, or leave it out with --skip-broken"):
+        run(train_config(tmp_path, data, num_workers="2", freeze_batch_norm=True, max_failures=3))
+    assert capsys.readouterr().out.count("initial weights from") == 1
+
+
+def test_a_damaged_image_is_left_out_if_asked_to(local_ray, tmp_path, damaged_plates):
+    data, _ = damaged_plates
+    validation = {"val_annotations": data["annotations"], "val_images": data["images"]}
+    assert run(train_config(tmp_path, data, **validation, skip_broken=True, max_steps=3)) == 0
 
 
 def test_labels_can_be_learnt_from(local_ray, tmp_path):

@@ -35,7 +35,7 @@ def sample(count=3, height=90, width=120):
     }
 
 
-def test_without_augmentation_the_picture_is_squashed_and_boxes_with_it():
+def test_without_augmentation_the_image_is_squashed_and_boxes_with_it():
     result = build_augmentation("none", 60, 30)(sample())
     assert result["image"].shape == (3, 60, 60)
     assert result["image"].dtype == torch.uint8
@@ -297,7 +297,7 @@ def test_collate_keeps_targets_apart(dataset):
     assert len(batch.targets) == 2
 
 
-def test_pictures_of_another_size_than_annotated_are_named(dataset):
+def test_images_of_another_size_than_annotated_are_named(dataset):
     dataset.read_bytes = lambda name: png(1)[:40]
     with pytest.raises(ValueError, match=r"image 4 \(4\.png\)"):
         dataset[(0, 4)]
