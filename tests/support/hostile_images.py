@@ -1,4 +1,4 @@
-"""Everything an image lake may throw at a job, made in code and small on disk, each with the status it must get."""
+"""Hostile and odd files of an image lake, made in code and small on disk, each with the status that it must get."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HUGE_BYTES = 500 << 20
 
 @dataclass(frozen=True)
 class HostileFile:
-    """`status` is what its row must say under the default limits; `size` is the file's where it is sparse."""
+    """`status` is what its row must say under the default limits; `size` is the length of a sparse file."""
 
     name: str
     data: bytes = field(repr=False)
@@ -32,7 +32,7 @@ class HostileFile:
 
 @dataclass(frozen=True)
 class HostileShard:
-    """`rows` are what must come of it, in order: (what follows the shard's URI in the id, status)."""
+    """`rows` are the rows that it must give, in order: (what follows the shard's URI in the id, status)."""
 
     name: str
     data: bytes = field(repr=False)
@@ -40,7 +40,7 @@ class HostileShard:
 
 
 def photo(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
-    """A picture unlike any other seed's, (height, width, 3) uint8."""
+    """An image that differs for every seed, (height, width, 3) uint8."""
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([np.sin((x * (c + 1) + y * (seed % 7 + 1)) / 9 + seed) for c in range(3)], axis=-1)
     return ((waves + 1) * 127).astype(np.uint8)
@@ -209,7 +209,7 @@ def hostile_shards() -> tuple[HostileShard, ...]:
 
 
 def write_lake(folder: Path) -> dict[str, str]:
-    """Writes all files and shards into `folder`; gives {image id: status} for every row that must come of them."""
+    """Writes all files and shards into `folder`; returns {image id: status} of every row that they must give."""
     folder.mkdir(parents=True, exist_ok=True)
     expected: dict[str, str] = {}
     for file in hostile_files():
@@ -246,7 +246,7 @@ def png_file(
 
 
 def tiff_file(width: int, height: int) -> bytes:
-    """8-bit grey, uncompressed, with one strip of next to nothing."""
+    """8-bit grey, uncompressed, with one strip of eight bytes."""
     tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 200), (277, 3, 1)]
     tags += [(278, 4, height), (279, 4, 8)]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, kind, 1, v) for tag, kind, v in tags)
@@ -254,7 +254,7 @@ def tiff_file(width: int, height: int) -> bytes:
 
 
 def ycck_jpeg(rgb: np.ndarray) -> bytes:
-    """As Photoshop writes it: YCC of the inverted colours beside an inverted black, said so by the Adobe marker."""
+    """As Photoshop writes it: YCC of the inverted colours and an inverted black; the Adobe marker says so."""
     inverted = Image.fromarray(255 - rgb).convert("YCbCr")
     planes = np.dstack([255 - np.asarray(inverted), np.zeros(rgb.shape[:2], np.uint8)])
     data = bytearray(
@@ -265,7 +265,7 @@ def ycck_jpeg(rgb: np.ndarray) -> bytes:
 
 
 def _webp_canvas(width: int, height: int) -> bytes:
-    """An extended header with a canvas of that size around a picture of 1 × 1."""
+    """An extended header with a canvas of that size around an image of 1 × 1."""
     frame = encoded(photo(0, 1, 1), "WEBP", lossless=True)[12:]
     canvas = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     body = b"WEBP" + b"VP8X" + struct.pack("<I", len(canvas)) + canvas + frame
@@ -290,7 +290,7 @@ def tar_file(members: list[tuple[str, bytes]]) -> bytes:
 
 
 def _overlong(members: list[tuple[str, bytes]]) -> bytes:
-    """A tar whose last member is said to go on far past the end of the archive."""
+    """A tar with a header that makes its last member longer than the archive."""
     data = bytearray(tar_file(members))
     name, body = members[-1]
     info = tarfile.TarInfo(name)
@@ -301,7 +301,7 @@ def _overlong(members: list[tuple[str, bytes]]) -> bytes:
 
 
 def _lying(members: list[tuple[str, bytes]], which: int) -> bytes:
-    """A tar in which one member goes on for longer than its header says."""
+    """A tar in which one member is longer than its header says."""
     data = bytearray(tar_file([(n, d + bytes(9000) if i == which else d) for i, (n, d) in enumerate(members)]))
     name, body = members[which]
     info = tarfile.TarInfo(name)

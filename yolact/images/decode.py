@@ -1,8 +1,8 @@
 """Encoded bytes → RGB pixels: the one decoder for labelling, training, evaluation and the notebook.
 
 JPEG, PNG, WebP, BMP, TIFF, GIF and AVIF are read, and HEIC where the extra `heif` is installed; of several frames or
-pages the first. The kind is told by the first bytes, whatever the name, and only that kind's decoder is called: the
-many other decoders of Pillow cannot be reached.
+pages the first. The first bytes tell the kind, the name does not matter, and only that kind's decoder is
+called: the many other decoders of Pillow cannot be reached.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = 
     Sizes are checked against `max_pixels` on the header, before pixels are allocated.
 
     Raises:
-        ImageError: for whatever is wrong with `data`; also where the end is missing, however much came before it.
+        ImageError: if anything is wrong with `data`, also if only its end is missing.
     """
     kind = _kind_within_limits(data, max_pixels, max_bytes)
     try:

@@ -1,4 +1,4 @@
-"""What the directory of a TIFF file's first page says of its pixels, and how its bytes are had."""
+"""What the directory of a TIFF file's first page says of its pixels, and how to get its bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolact.images.errors import ImageError
 _NUMBERS = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 11: "f4", 12: "f8", 13: "u4", 16: "u8", 17: "i8"}
 
 UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD = 1, 5, 8, 32946, 32773, 34925, 50000
-#: what gives the bytes of samples, whatever they mean
+#: compressions of bytes: they do not depend on what the samples mean
 BYTE_COMPRESSIONS = {UNCOMPRESSED, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA, ZSTD}
 #: compressions that depend on what the samples mean: CCITT's three and JPEG's two
 IMAGE_COMPRESSIONS = {2, 3, 4, 6, 7}

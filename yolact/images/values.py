@@ -22,9 +22,9 @@ _PREMULTIPLIED = {"RGBa": "RGBA", "La": "LA"}
 def to_rgb(image: Image.Image) -> Image.Image:
     """A loaded image with samples of 8 bits or less in mode RGB.
 
-    Transparent pixels (alpha, transparent palette entries, a transparent colour) are laid over white, as viewers show
-    them. CMYK and YCCK are converted without a profile. ICC profiles of every kind are ignored: the numbers are taken
-    as sRGB.
+    Transparent pixels (alpha, transparent palette entries, a transparent colour) show white behind them, as in most
+    viewers. CMYK and YCCK are converted without a profile. ICC profiles of every kind are ignored: the numbers are
+    taken as sRGB.
 
     Raises:
         ImageError: unsupported, for other modes (Lab, 16 bits, floats).

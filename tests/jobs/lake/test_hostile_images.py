@@ -1,4 +1,4 @@
-"""The hostile set: every file its status, good neighbours untouched, and no gigabytes on the way."""
+"""The hostile set: every file gets its status, good neighbours their pixels, and memory stays small."""
 
 from __future__ import annotations
 

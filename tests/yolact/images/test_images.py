@@ -20,7 +20,7 @@ HEIGHT, WIDTH = 24, 40
 
 
 def picture() -> np.ndarray:
-    """Smooth, so that lossy formats come close; its corners differ, so that turns are noticed."""
+    """Smooth, so that lossy formats come close; its corners differ, so that a wrong turn shows."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack([x * 6, y * 10, np.full_like(x, 90)], axis=-1).astype(np.uint8)
 
