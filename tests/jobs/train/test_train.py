@@ -31,7 +31,7 @@ from yolact.network.model import build_yolact
 from yolact.training.optimisation import learning_rate_at
 from yolact.weights.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn of their own affairs
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn about their own code
 
 
 def config(**options):

@@ -13,7 +13,7 @@ from jobs.runtime.metrics import METRICS, JobMetrics
 from jobs.train import command as training_run
 from jobs.train import run
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn of their own affairs
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn about their own code
 
 
 def test_a_run_logs_json_and_records_its_metrics(local_ray, tmp_path, monkeypatch, capsys):
