@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from jobs import storage
 from jobs.export.formats import FORMATS
 from jobs.export.formats.base import DocumentFormat, ExportOptions, Format
-from jobs.export.formats.coco import Coco, CocoIds
+from jobs.export.formats.coco import Coco, CocoIds, CocoResults
+from jobs.export.formats.label_studio import LabelStudio
 from jobs.export.survey import Selection, ShareFacts, TableFacts, join_facts, survey_share
 from jobs.export.writing import Chunk, ShareWriter, write_document
 from jobs.runtime.errors import UsageError
@@ -35,6 +36,7 @@ class Written:
     pictures: int = 0
     instances: int = 0
     failed: int = 0
+    empty: int = 0
     unreadable: int = 0
     examples: list[str] = field(default_factory=list)
     finished: bool = True
@@ -49,6 +51,8 @@ class Written:
         lines = [f"wrote {self.instances:,} instances of {self.pictures:,} pictures to {self.uri}"]
         if self.failed:
             lines.append(f"left out {self.failed:,} pictures that the label job could not read")
+        if self.empty:
+            lines.append(f"left out {self.empty:,} instances whose mask has no pixel")
         if self.unreadable:
             lines.append(f"left out {self.unreadable:,} pictures that could not be copied: {'; '.join(self.examples)}")
         if not self.finished:
@@ -73,7 +77,8 @@ def export_labels(config: ExportConfig) -> Written:
         chunks: Iterable[Chunk] = runner.over(writer.write)
         if isinstance(format, DocumentFormat):
             chunks = write_document(format, chunks, document or f"{output}/{format.default_name}")
-        written = Written(document or output, failed=facts.failed, finished=table.finished or table.output is None)
+        finished = table.finished or table.output is None
+        written = Written(document or output, failed=facts.failed, empty=facts.empty, finished=finished)
         with LabelProgress(facts.pictures, 0, "exporting") as progress:
             for chunk in chunks:
                 written.add(chunk)
@@ -89,12 +94,18 @@ def _survey(selection: Selection, number: int, share: Share) -> Iterator[ShareFa
 
 def _make_format(config: ExportConfig, facts: TableFacts, ids: CocoIds | None, table: LabelTable) -> Format:
     kind = FORMATS[config.format]
-    copies = config.pictures == "copy" or (config.pictures == "auto" and kind.copies_by_default)
-    options = ExportOptions(config.segmentation, config.tolerance, copies)
+    copies = kind.copies_by_default if config.pictures == "auto" else config.pictures == "copy"
+    options = ExportOptions(config.segmentation, config.tolerance, copies, config.image_prefix, _copied_prefix(config))
     model = str((table.run or {}).get("model", "yolact"))
     if issubclass(kind, Coco):
         return kind(facts, options, model, ids)
     return kind(facts, options, model)
+
+
+def _copied_prefix(config: ExportConfig) -> str | None:
+    """The output's own address where it is an object store; None on a local disk."""
+    folder, _ = _destination(config)
+    return None if storage.is_local(folder) else f"{folder}/"
 
 
 def _destination(config: ExportConfig) -> tuple[str, str | None]:
@@ -112,6 +123,10 @@ def _check_options(config: ExportConfig) -> None:
     kind = FORMATS[config.format]
     if config.pictures == "copy" and not kind.takes_pictures:
         raise UsageError(f"--pictures copy: {config.format} has no place for pictures; leave it out")
+    if config.image_prefix is not None and not issubclass(kind, LabelStudio):
+        raise UsageError(f"--image-prefix: {config.format} names no image by an address; leave it out")
+    if config.segmentation == "polygons" and issubclass(kind, CocoResults):
+        raise UsageError("--segmentation polygons: COCO's loadRes reads run lengths alone; leave it out")
     if config.ids_from and not issubclass(kind, Coco):
         raise UsageError(f"--ids-from: {config.format} has no ids of COCO's; leave it out")
 

@@ -65,8 +65,13 @@ class NameFacts:
             path += "_" + kind[1:]
         pieces = [_safe(piece) for piece in re.split(r"[/#]", path)]
         if pieces != re.split(r"[/#]", path):
-            pieces[-1] += "-" + hashlib.sha256(image_id.encode()).hexdigest()[:16]
+            pieces[-1] += "-" + id_hash(image_id)
         return "/".join(pieces)
+
+
+def id_hash(image_id: str) -> str:
+    """What keeps a changed name apart from all others: 16 hexadecimal digits."""
+    return hashlib.sha256(image_id.encode()).hexdigest()[:16]
 
 
 def _safe(piece: str) -> str:

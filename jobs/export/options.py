@@ -33,7 +33,10 @@ class ExportConfig:
     tolerance: float = 0.0
     """Pixels by which a polygon may leave its mask's outline; 0 follows every pixel's edge and is exact."""
     pictures: Literal["auto", "copy", "leave"] = "auto"
-    """Copy the pictures into the output, upright; auto copies for yolo, webdataset and fiftyone."""
+    """Copy the images into the output, upright; auto copies for yolo, webdataset and fiftyone, and for label-studio
+    what it cannot reach: local files, and members of tar shards and Parquet."""
+    image_prefix: str | None = None
+    """label-studio: what stands before the path of an image to make the address at which Label Studio finds it."""
     ids_from: str | None = None
     """COCO JSON whose image and category ids to use, matched by file and class name (coco, coco-results, fiftyone)."""
     overwrite: bool = False

@@ -19,11 +19,15 @@ from jobs.table.schema import STATUS_OK
 
 @dataclass(frozen=True)
 class ShareFacts:
-    """What one piece of the table holds: pictures with labels, failed ones, instances taken, classes seen."""
+    """What one piece of the table holds: pictures with labels, failed ones, instances taken, classes seen.
+
+    `empty` counts instances that are left out only because their mask has no pixel.
+    """
 
     pictures: int
     failed: int
     instances: int
+    empty: int
     names: NameFacts
     classes: dict[int, str]
 
@@ -35,6 +39,7 @@ class TableFacts:
     pictures: int
     failed: int
     instances: int
+    empty: int
     names: NameFacts
     classes: dict[int, str]
     starts: tuple[tuple[int, int], ...] = field(repr=False)
@@ -42,7 +47,7 @@ class TableFacts:
 
 def survey_share(share: Share, selection: Selection) -> ShareFacts:
     """Read the small columns of one piece."""
-    pictures = failed = instances = 0
+    pictures = failed = instances = empty = 0
     names = NameFacts()
     classes: dict[int, str] = {}
     for batch in share.batches(["image_id", "status", "instances.label", *DECIDING_COLUMNS], batch_rows=8192):
@@ -51,11 +56,12 @@ def survey_share(share: Share, selection: Selection) -> ShareFacts:
         pictures += good.num_rows
         failed += batch.num_rows - good.num_rows
         instances += selection.count(good)
+        empty += selection.count_empty(good)
         names = names.join(NameFacts.of(good["image_id"].to_pylist()))
         _, found = flatten_instances(good)
         labels, categories = found.field("label").to_pylist(), found.field("category").to_pylist()
         _add_classes(classes, dict(zip(labels, categories, strict=True)))
-    return ShareFacts(pictures, failed, instances, names, classes)
+    return ShareFacts(pictures, failed, instances, empty, names, classes)
 
 
 def join_facts(table: LabelTable, shares: Sequence[ShareFacts], selection: Selection) -> TableFacts:
@@ -75,7 +81,8 @@ def join_facts(table: LabelTable, shares: Sequence[ShareFacts], selection: Selec
         known = ", ".join(classes[label] for label in sorted(classes)) or "none at all"
         raise UsageError(f"no class {sorted(unknown)[0]!r} in this table; there are: {known}")
     failed = sum(share.failed for share in shares)
-    return TableFacts(pictures, failed, instances, names, dict(sorted(classes.items())), tuple(starts))
+    empty = sum(share.empty for share in shares)
+    return TableFacts(pictures, failed, instances, empty, names, dict(sorted(classes.items())), tuple(starts))
 
 
 def _add_classes(classes: dict[int, str], found: dict[int, str]) -> None:
@@ -117,6 +124,18 @@ class Selection:
 
     def count(self, batch: pa.RecordBatch) -> int:
         """How many instances of a batch are taken; it needs `DECIDING_COLUMNS` only."""
-        _, found = flatten_instances(batch)
-        columns = (found.field(name).to_pylist() for name in ("category", "score", "area"))
-        return sum(self.takes(*values) for values in zip(*columns, strict=True))
+        return sum(self.takes(*values) for values in _deciding_values(batch))
+
+    def count_empty(self, batch: pa.RecordBatch) -> int:
+        """How many instances are left out only because their mask is empty; it needs `DECIDING_COLUMNS` only."""
+        least = self.min_area
+        return sum(
+            area == 0 and not self.takes(category, score, 0) and self.takes(category, score, least)
+            for category, score, area in _deciding_values(batch)
+        )
+
+
+def _deciding_values(batch: pa.RecordBatch) -> Iterator[tuple[str, float, int]]:
+    _, found = flatten_instances(batch)
+    columns = (found.field(name).to_pylist() for name in ("category", "score", "area"))
+    return zip(*columns, strict=True)

@@ -73,12 +73,15 @@ class ShareWriter:
     def _batches(self, number: int, share: Share) -> Iterator[tuple[list[Picture], tuple[str, ...]]]:
         """Numbered pictures, a batch at a time, and those that could not be fetched."""
         pictures_before, instances_before = self.format.facts.starts[number]
-        copies = self.format.options.copy_pictures
-        for batch in share.batches(batch_rows=_ROWS_WITH_PICTURES if copies else _ROWS):
+        may_copy = self.format.options.copy_pictures is not False
+        for batch in share.batches(batch_rows=_ROWS_WITH_PICTURES if may_copy else _ROWS):
             pictures: list[Picture] = []
             unreadable: list[str] = []
             rows = list(self.selection.rows(batch))
-            for row, data in zip(rows, self._fetch(share, rows) if copies else [None] * len(rows), strict=True):
+            copied = [row for row in rows if self.format.copies(row)]
+            found = dict(zip((row.image_id for row in copied), self._fetch(share, copied), strict=True))
+            for row in rows:
+                data = found.get(row.image_id)
                 pictures_before += 1
                 if isinstance(data, str):
                     unreadable.append(data)
@@ -89,6 +92,8 @@ class ShareWriter:
             yield pictures, tuple(unreadable)
 
     def _fetch(self, share: Share, rows: list[LabelRow]) -> list[bytes | str]:
+        if not rows:
+            return []
         found = self.source.fetch(share.file_name, [(row.image_id, row.uri) for row in rows])
         return [
             upright(data) if isinstance(data, bytes) else f"{row.image_id}: {data.reason}"

@@ -199,7 +199,8 @@ class ImageFinder:
         self._names = FileNames(self._images)
 
     def __call__(self, row: LabelRow) -> AnnotatedImage | None:
-        path = row.image_id.rpartition("#")[2]
+        # a member of a tar is named uri#member, and either may hold a # of its own
+        path = row.image_id.removeprefix(f"{row.uri}#")
         # the folders of a lake are nothing that a ground truth must know, whether in a store or inside of a tar
         name = self._names.find(path) or self._names.find(f"/{path}") or self._names.find(row.uri)
         return None if name is None else self._images[name]

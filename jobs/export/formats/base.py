@@ -1,7 +1,7 @@
 """What an export format is: how one picture is written, and what stands around all of them.
 
 A format is a small frozen object that travels to the workers. It says nothing of storage, order or parallel work:
-`jobs.exports.writing` takes care of those.
+`jobs.export.writing` takes care of those.
 """
 
 from __future__ import annotations
@@ -18,11 +18,18 @@ from jobs.table.read import LabelRow
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user may choose about a format. `tolerance` is in pixels and for polygons only."""
+    """What a user may choose about a format.
+
+    `tolerance` is in pixels and for polygons only. `copy_pictures` is None where the format decides for each image.
+    `image_prefix` stands before the paths of images in a format that names images by address; `copied_prefix` before
+    those of copied images, where the output is not a local disk.
+    """
 
     segmentation: str = "rle"
     tolerance: float = 0.0
-    copy_pictures: bool = False
+    copy_pictures: bool | None = False
+    image_prefix: str | None = None
+    copied_prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +55,8 @@ class Format(ABC):
     options: ExportOptions
     model: str = "yolact"
 
-    #: whether pictures are copied if the user does not say, and whether they can be copied at all
-    copies_by_default: ClassVar[bool] = False
+    #: whether pictures are copied if the user does not say (None: `copies` decides), and whether they can be at all
+    copies_by_default: ClassVar[bool | None] = False
     takes_pictures: ClassVar[bool] = True
 
     def files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
@@ -62,7 +69,15 @@ class Format(ABC):
 
     def picture_path(self, picture: Picture) -> str:
         """Where a copied picture stands below the output."""
-        return f"images/{self.facts.names.stem(picture.row.image_id)}{picture.extension}"
+        return f"images/{self.stem(picture)}{picture.extension}"
+
+    def stem(self, picture: Picture) -> str:
+        """A relative path for files about this picture, without an extension."""
+        return self.facts.names.stem(picture.row.image_id)
+
+    def copies(self, row: LabelRow) -> bool:
+        """Whether this row's picture is copied into the output."""
+        return bool(self.options.copy_pictures)
 
 
 class DocumentFormat(Format):

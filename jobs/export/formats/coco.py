@@ -62,6 +62,9 @@ class Coco(DocumentFormat):
         return {"info": info, "licenses": [], "categories": self.categories()}
 
     def categories(self) -> list[dict[str, Any]]:
+        """The table's classes; with `--ids-from`, the categories of that file."""
+        if self.ids is not None:
+            return [{"id": category_id, "name": name} for category_id, name in self.ids.images.categories.items()]
         return [{"id": self.category_id(label), "name": name} for label, name in self.facts.classes.items()]
 
     def category_id(self, label: int) -> int:
@@ -116,7 +119,8 @@ class Coco(DocumentFormat):
 class CocoResults(Coco):
     """The list that `COCO.loadRes` takes, to be scored against a ground truth whose ids `--ids-from` gives.
 
-    A mask's score is its rescored one where the model has one, as COCO's mask evaluation wants it.
+    A mask's score is its rescored one where the model has one, as COCO's mask evaluation wants it. Box evaluation takes
+    the tight boxes of the masks: `loadRes` makes them.
     """
 
     default_name = "results.json"
@@ -134,7 +138,8 @@ class CocoResults(Coco):
 
     def instance_fields(self, instance: Instance) -> dict[str, Any]:
         fields = super().instance_fields(instance)
-        for unwanted in ("area", "iscrowd"):
+        # with a bbox beside it, loadRes would take areas, and so AP by size, from boxes instead of masks
+        for unwanted in ("area", "iscrowd", "bbox"):
             del fields[unwanted]
         if instance.mask_score is not None:
             fields["score"] = float32_json(instance.mask_score)
@@ -147,7 +152,7 @@ class FiftyOne(Coco):
     copies_by_default = True
 
     def picture_path(self, picture: Picture) -> str:
-        return f"data/{self.facts.names.stem(picture.row.image_id)}{picture.extension}"
+        return f"data/{self.stem(picture)}{picture.extension}"
 
     def file_name(self, picture: Picture) -> str:
         if picture.data is not None:

@@ -29,7 +29,7 @@ class GeoJson(Format):
             "width": row.width,
             "features": [self._feature(instance) for instance in row.instances],
         }
-        yield f"{self.facts.names.stem(row.image_id)}.geojson", compact_json(collection)
+        yield f"{self.stem(picture)}.geojson", compact_json(collection)
 
     def _feature(self, instance: Instance) -> dict[str, Any]:
         return {

@@ -1,28 +1,56 @@
 """Label Studio: a task per picture with the labels as a pre-annotation, to be corrected by people.
 
 `--segmentation rle` gives brush masks (exact), `polygons` gives polygons, which are easier to drag about.
+
+Label Studio shows an image by its address. Addresses in an object store or on the web stay as they are (the project
+needs that store as cloud storage). It cannot open a file of the local disk by its path, nor a member of a tar shard or
+a row of Parquet: these are copied into the output, and named by Label Studio's convention for local files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from jobs.export.formats.base import DocumentFormat, Picture
+from jobs.storage import is_local
 from jobs.table.polygons import float32_json, mask_polygons, one_ring, polygon_rings
-from jobs.table.read import Instance
+from jobs.table.read import Instance, LabelRow
 
 _FROM, _TO = "label", "image"
+_STORES = ("s3://", "gs://", "azure-blob://")
+#: what Label Studio serves from LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, which is then the output's folder
+LOCAL_FILES = "/data/local-files/?d="
 
 
 class LabelStudio(DocumentFormat):
     """`tasks.json` to import, and `label_config.xml` for the project's labelling interface."""
 
     default_name = "tasks.json"
-    takes_pictures = False
+    copies_by_default = None
+
+    def copies(self, row: LabelRow) -> bool:
+        """By default what Label Studio cannot reach; with `--image-prefix` the images are served already."""
+        if self.options.copy_pictures is not None:
+            return self.options.copy_pictures
+        return self.options.image_prefix is None and (row.image_id != row.uri or is_local(row.uri))
+
+    def image_address(self, picture: Picture) -> str:
+        """Where Label Studio gets the image: copied, below `--image-prefix`, or at its own address."""
+        row, prefix = picture.row, self.options.image_prefix
+        if picture.data is not None:
+            path = self.picture_path(picture)
+            prefix = prefix or self.options.copied_prefix or LOCAL_FILES
+        elif prefix is not None:
+            path = self.facts.names.relative(row.image_id)
+        else:
+            return row.uri
+        # the keys of an object store are taken as they are written
+        return prefix + (path if prefix.startswith(_STORES) else quote(path))
 
     def items(self, picture: Picture) -> dict[str, list[Any]]:
         row = picture.row
@@ -32,7 +60,7 @@ class LabelStudio(DocumentFormat):
             "score": float32_json(min(scores)) if scores else 0.0,
             "result": [self._region(instance) for instance in row.instances],
         }
-        data = {"image": row.uri, "image_id": row.image_id}
+        data = {"image": self.image_address(picture), "image_id": row.image_id}
         return {"": [{"id": picture.number, "data": data, "predictions": [prediction]}]}
 
     def common_files(self) -> Iterator[tuple[str, bytes]]:

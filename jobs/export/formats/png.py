@@ -23,7 +23,7 @@ class Png(Format):
     takes_pictures = False
 
     def files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
-        stem = self.facts.names.stem(picture.row.image_id)
+        stem = self.stem(picture)
         instances, classes = id_maps(picture.row)
         yield f"instances/{stem}.png", png_bytes(instances)
         yield f"classes/{stem}.png", png_bytes(classes) if classes.max() > 255 else palette_png_bytes(classes)
@@ -47,8 +47,13 @@ def id_maps(row: LabelRow) -> tuple[np.ndarray, np.ndarray]:
     return instances, classes
 
 
+def split_bytes(values: np.ndarray) -> np.ndarray:
+    """A uint16 map (height, width) as RGB (height, width, 3) uint8: red is the low byte, green the high one."""
+    return np.stack([values & 255, values >> 8, np.zeros_like(values)], axis=2).astype(np.uint8)
+
+
 def png_bytes(values: np.ndarray) -> bytes:
-    """A 16-bit grey PNG of a uint16 map."""
+    """A 16-bit grey PNG of a uint16 map (height, width), or an RGB one of uint8 (height, width, 3)."""
     stream = io.BytesIO()
     Image.fromarray(values).save(stream, "PNG")
     return stream.getvalue()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from jobs.export.formats.base import Format, Picture
+from jobs.export.names import id_hash
 from jobs.table.polygons import mask_polygons, one_ring, polygon_rings
 from jobs.table.read import Instance
 
@@ -23,7 +24,14 @@ class Yolo(Format):
     def files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
         lines = (self._line(instance) for instance in picture.row.instances)
         text = "".join(f"{line}\n" for line in lines if line)
-        yield f"labels/{self.facts.names.stem(picture.row.image_id)}.txt", text.encode()
+        yield f"labels/{self.stem(picture)}.txt", text.encode()
+
+    def stem(self, picture: Picture) -> str:
+        """No folder of it is called `images`: Ultralytics finds a label by replacing the last such folder."""
+        path = super().stem(picture)
+        folders = ["images_" if folder == "images" else folder for folder in path.split("/")[:-1]]
+        renamed = "/".join([*folders, path.rpartition("/")[2]])
+        return path if renamed == path else f"{renamed}-{id_hash(picture.row.image_id)}"
 
     def common_files(self) -> Iterator[tuple[str, bytes]]:
         note = "# train and val are the same pictures: move some away before you trust a validation figure"
