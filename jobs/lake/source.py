@@ -61,6 +61,10 @@ class Source(NamedTuple):
     etag: str
     kind: Kind
 
+    def was_replaced(self, size: int, etag: str) -> bool:
+        """Whether it is not the object that was indexed with that size and etag; False where either is unknown."""
+        return self.size >= 0 and size >= 0 and (self.size, self.etag) != (size, etag)
+
 
 class Problem(NamedTuple):
     """Why an image has no labels, for good: one of `STATUSES`, and one line for people."""

@@ -108,3 +108,12 @@ def test_lists_that_cannot_be_meant(tmp_path, name, data, message):
     with pytest.raises(UsageError, match=message) as caught:
         expand_inputs([str(tmp_path / name)])
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_list_names_does_not_count_as_replaced():
+    listed, found = Source("/a.jpg", -1, "", "image"), Source("/a.jpg", 5, "x", "image")
+    assert found.was_replaced(5, "y")
+    assert found.was_replaced(6, "x")
+    assert not found.was_replaced(5, "x")
+    assert not found.was_replaced(listed.size, listed.etag)
+    assert not listed.was_replaced(found.size, found.etag)
