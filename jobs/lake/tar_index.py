@@ -1,6 +1,6 @@
 """Where the members of a tar shard are, read from its headers alone, however broken it is.
 
-Names are strings and nothing else: no file is ever opened under one.
+Names of members are only strings here: no file is opened under one.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _Blocks:
 
 
 def read_members(source: Source, retry: Retry) -> Iterator[Member]:
-    """Every regular file of the shard in its order, cut and contradictory ones with a problem.
+    """Every regular file of the shard in its order; those that are cut off or damaged have a problem.
 
     A tar that ends early, or whose headers cannot be followed, gives a problem for the member at fault, or one without
     a name where there is none; after a member that is longer than its header says the next header is searched for.
@@ -258,7 +258,7 @@ class _Members:
         return found, not self._find_header(self._position + _BLOCK)
 
     def _cut(self, member: Member, data: int) -> bool:
-        """The shard ends within this member. If it is no lie of the header, no other header will be found."""
+        """The shard ends within this member. Another header follows only where this one gives too large a size."""
         if member.name is not None and kind_of(member.name) == "image":
             return not self._find_header(data)
         return True

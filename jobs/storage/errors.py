@@ -30,7 +30,7 @@ class StorageError(JobError):
 
 
 class TransientStorageError(StorageError):
-    """It may work later: throttling, a time-out, a reset, a short body, 403 for a while; the retries are spent."""
+    """The retries are spent, but it may work later: throttling, a time-out, a reset, a short body, a refusal."""
 
 
 class ObjectMissingError(StorageError):
@@ -42,7 +42,7 @@ class ObjectChangedError(StorageError):
 
 
 class RetryableError(Exception):
-    """Raised by a store for what only it can see, such as a short body; retried, and never seen outside storage."""
+    """A failure that the store itself finds, such as a short body. It is tried again, within `jobs.storage`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

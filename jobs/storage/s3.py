@@ -1,4 +1,4 @@
-"""S3 and what speaks its protocol."""
+"""S3, and other stores that use its protocol."""
 
 from __future__ import annotations
 
