@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from benchmarks.harness import run_benchmark
 from jobs import storage
+from jobs.label.fence import NoFence
 from jobs.label.manifest import parts as manifest
 from jobs.label.manifest.indexing import Sizes, source_table
 from jobs.label.manifest.parts import Generation, Part
@@ -304,11 +305,11 @@ def write_manifest(output: Output, sources: Sequence[Source], rows: int, sizes: 
     )
     parts = []
     for part, table in cut:
-        manifest.write_part(output, part, table)
+        manifest.write_part(output, part, table, NoFence())
         parts.append(part)
-    known = source_table(sources)
-    manifest.complete_generation(output, 0, known, parts)
-    return Generation(0, known, tuple(parts))
+    generation = Generation(0, source_table(sources), tuple(parts))
+    manifest.complete_generation(output, generation, (), NoFence())
+    return generation
 
 
 def _index(sources: Sequence[Source], rows: int) -> Iterator[pa.Table]:

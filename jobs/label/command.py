@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs import lake, storage
+from jobs.label.fence import TAKEN_OVER
 from jobs.label.lease import Lease
-from jobs.label.manifest.listing import compare, finished_run, listing_digest, report_changed
-from jobs.label.manifest.parts import Generation, read_generations
+from jobs.label.manifest.listing import (
+    LakeState,
+    compare,
+    finished_run,
+    listing_digest,
+    parts_digest,
+    report_changed,
+)
+from jobs.label.manifest.parts import Generation, Part, all_parts, read_generations, remove_strays
 from jobs.label.options import check_options
 from jobs.lake import ParquetColumns, Source
 from jobs.runtime.errors import EXIT_FAILED, EXIT_OK, EXIT_RUN_AGAIN, EXIT_TOO_MANY_BAD_IMAGES, JobError
@@ -72,6 +80,10 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
             print(f"nothing to do: {output.uri} is finished\n{finished['summary']}")
             return _exit_code(finished["failed"], finished["images"], config.max_error_rate)
         with stopped_by_sigterm(), Lease(output.lease) as lease:
+            # read again: another driver may have been at work until the lease was free
+            record = run_record.read(output)
+            if record is not None:
+                run_record.check_identity(output, record, identity)
             return _LabelRun(config, output, sources, model, identity, record or {}, lease, make_predictor).run()
     except storage.TransientStorageError as error:
         print(f"yolact: {error}; run the same command again", file=sys.stderr)
@@ -94,7 +106,10 @@ class _LabelRun:
     make_predictor: Callable[[int], UnitPredictor] | None
 
     def run(self) -> int:
+        from jobs.label.books import RecordWriter
+
         started = run_record.now()
+        self._writer = RecordWriter(self.output, self.lease)
         generations = read_generations(self.output)
         state = compare(self.sources, generations)
         relabel = state.changed if self.config.relabel_changed else []
@@ -105,7 +120,6 @@ class _LabelRun:
         loading = ThreadPoolExecutor(1).submit(self.model.load)
 
         from jobs.label.engine import device_for, settle_engine
-        from jobs.label.manifest.relabel import remove_strays, replace_changed
         from jobs.label.plan import make_plan
         from jobs.runtime.ray_session import alive_nodes, free_resources, is_autoscaling, ray_session
 
@@ -121,18 +135,55 @@ class _LabelRun:
             self._begin(plan, settle_engine(self.config, self.record, plan, len(nodes)))
             if busy := plan.waits_for(free_resources()):
                 log.warning("%s; waiting until others let go", busy)
-            remove_strays(self.output, generations)
-            if relabel:
-                log.info("indexing %s replaced objects again", f"{len(relabel):,}")
-                generations = replace_changed(
-                    self.output, generations, relabel, sizes=self._sizes, columns=self._columns
-                )
-            elif state.changed:
-                report_changed(state.changed)
-            if state.new:
-                storage.delete_objects([self.output.success])
-                generations.append(self._index(generations, state.new))
+            generations = self._prepare_manifest(generations, state, relabel)
             return self._label(model, generations, plan, started)
+
+    def _prepare_manifest(
+        self, seen: Sequence[Generation], state: LakeState, relabel: list[Source]
+    ) -> list[Generation]:
+        """The generations, after what is new was indexed; `state` was found by comparing the lake with `seen`."""
+        from jobs.label.manifest.indexing import add_generation
+        from jobs.label.manifest.mending import mend
+        from jobs.label.manifest.relabel import replace_changed
+
+        # an unfinished run has no marker
+        self.lease.delete([self.output.success])
+        # read anew: Ray took its time to start
+        generations = remove_strays(self.output, self.lease)
+        if [generation.version for generation in generations] != [generation.version for generation in seen]:
+            raise JobError(TAKEN_OVER)
+        nothing_left = not (state.new or relabel) and self._published(generations)
+        if nothing_left or not all(generation.ids_checked for generation in generations):
+            generations = mend(self.output, generations, self._sizes, self.lease)
+        if relabel:
+            log.info("indexing %s replaced objects again", f"{len(relabel):,}")
+            generations = replace_changed(
+                self.output,
+                generations,
+                relabel,
+                sizes=self._sizes,
+                columns=self._columns,
+                complete=self.config.limit is None,
+                fence=self.lease,
+            )
+        elif state.changed:
+            report_changed(state.changed)
+        if state.new:
+            log.info("indexing %s new objects", f"{len(state.new):,}")
+            new = add_generation(
+                self.output,
+                generations,
+                state.new,
+                sizes=self._sizes,
+                limit=self.config.limit,
+                columns=self._columns,
+                fence=self.lease,
+            )
+            generations.append(new)
+        return generations
+
+    def _published(self, generations: Sequence[Generation]) -> bool:
+        return {part.number for part in all_parts(generations)} <= self.output.published_parts()
 
     def _begin(self, plan: Plan, choice: EngineChoice) -> None:
         """Bind OUTPUT to this identity, with what the first run settled: later runs keep its precision."""
@@ -160,7 +211,7 @@ class _LabelRun:
             "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
             "runs": self.record.get("runs", []),
         }
-        run_record.write(self.output, self.record)
+        self._writer.write(self.record)
         model = self.model.config.name
         run_id, how = self.record["run_id"], choice.describe()
         log.info("run %s: %s, %s on %s, %s", run_id, model, how, plan.device, plan.describe())
@@ -175,19 +226,6 @@ class _LabelRun:
 
         return Sizes(self.config.images_per_part, self.config.images_per_unit)
 
-    def _index(self, generations: Sequence[Generation], new: list[Source]) -> Generation:
-        from jobs.label.manifest.indexing import add_generation
-
-        log.info("indexing %s new objects", f"{len(new):,}")
-        return add_generation(
-            self.output,
-            generations,
-            new,
-            sizes=self._sizes,
-            limit=self.config.limit,
-            columns=self._columns,
-        )
-
     def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
         from jobs.label.engine import predictor_settings
         from jobs.label.pipeline.chain import Pipeline
@@ -197,7 +235,7 @@ class _LabelRun:
         from jobs.runtime.metrics import JobMetrics
         from jobs.runtime.progress import LabelProgress
 
-        parts = [part for generation in generations for part in generation.parts]
+        parts = all_parts(generations)
         published = self.output.published_parts()
         staged = self.output.staged_units()
         todo = [part for part in parts if part.number not in published]
@@ -213,7 +251,7 @@ class _LabelRun:
             self.output,
             parts,
             model,
-            write_record=lambda: run_record.write(self.output, self.record),
+            write_record=lambda: self._writer.write(self.record),
             limits=limits,
             columns=self._columns,
             plan=plan,
@@ -231,7 +269,7 @@ class _LabelRun:
         )
         total = sum(part.images for part in parts)
         done = total - sum(part.images for part in todo)
-        publisher = Publisher(self.output, metadata)
+        publisher = Publisher(self.output, metadata, self.lease.for_workers)
         begin = time.monotonic()
         with LabelProgress(total, done) as progress:
             passes = Passes(pipeline, todo, staged, publisher, progress, self.lease, done)
@@ -242,7 +280,7 @@ class _LabelRun:
         self._add_run(passes, started, seconds)
         if missing or publisher.unreachable:
             return self._incomplete(missing, passes, publisher.unreachable)
-        return self._finish([part.number for part in parts], total, passes, seconds)
+        return self._finish(parts, passes, seconds)
 
     def _add_run(self, passes: Passes, started: str, seconds: float) -> None:
         totals = passes.totals
@@ -261,7 +299,7 @@ class _LabelRun:
 
     def _incomplete(self, missing: list[int], passes: Passes, unpublished: list[str]) -> int:
         self.record["status"] = "incomplete"
-        run_record.write(self.output, self.record)
+        self._writer.write(self.record)
         problems = [passes.problems[unit] for unit in missing if unit in passes.problems]
         reasons = [problem.problem for problem in problems] + unpublished
         images = passes.images_in(missing)
@@ -277,20 +315,12 @@ class _LabelRun:
         )
         return EXIT_RUN_AGAIN if again else EXIT_FAILED
 
-    def _finish(self, parts: list[int], total: int, passes: Passes, seconds: float) -> int:
+    def _finish(self, parts: Sequence[Part], passes: Passes, seconds: float) -> int:
         """Balance the books and put the marker. Raises `JobError` where they do not balance."""
-        from jobs.label.pipeline.publish import Counts, read_counts
+        from jobs.label.books import balance, write_success
 
-        with ThreadPoolExecutor(16) as pool:
-            counts = Counts()
-            for of_part in pool.map(lambda number: read_counts(self.output, number), parts):
-                counts.add(of_part)
-        if counts.images != total or self.output.published_parts() != set(parts):
-            raise JobError(
-                f"the books do not balance: {total:,} images in the manifest, {counts.images:,} rows in labels/ "
-                f"of {self.output.uri}; nothing was marked as finished"
-            )
-        storage.delete_objects([entry.uri for entry in storage.list_objects(self.output.staging)])
+        counts = balance(self.output, parts, self.lease)
+        self.lease.delete([entry.uri for entry in storage.list_objects(self.output.staging)])
         self.record |= {
             "status": "finished",
             "counts": {
@@ -301,18 +331,17 @@ class _LabelRun:
                 "by_status": counts.statuses,
             },
         }
-        run_record.write(self.output, self.record)
+        self._writer.write(self.record)
         summary = self._summary(counts, passes, seconds, len(parts))
-        run_record.write_success(
-            self.output,
-            {
-                "identity_sha256": self.record["identity_sha256"],
-                "listing": listing_digest(self._labelled),
-                "images": counts.images,
-                "failed": counts.failed,
-                "summary": summary,
-            },
-        )
+        marker = {
+            "identity_sha256": self.record["identity_sha256"],
+            "listing": listing_digest(self._labelled),
+            "parts": parts_digest(part.number for part in parts),
+            "images": counts.images,
+            "failed": counts.failed,
+            "summary": summary,
+        }
+        write_success(self.output, marker, self.lease)
         print(summary)
         return _exit_code(counts.failed, counts.images, self.config.max_error_rate)
 

@@ -1,9 +1,12 @@
 """One driver per OUTPUT: a small object that its holder keeps rewriting.
 
 A lease is alive while it changes. Another driver watches it for `TIMEOUT_SECONDS` by its own clock, so clocks need not
-agree; only a lease that stood still that long, or whose holder is known to be dead on this very machine, is taken
-over, by a conditional put that at most one of several contenders wins. A driver that slips through all the same does no
-harm: it writes the same objects with the same content.
+agree. Only a lease that did not change for that long, or whose holder is known to be dead on this very machine, is
+taken over. The take-over is a conditional put, so that at most one of several contenders wins.
+
+A holder that stood still cannot know whether it was taken over. So it counts the lease as lost once its own last
+renewal is older than `LOST_SECONDS`, by a clock that goes on while the machine sleeps. It holds the lease again only if
+a conditional put proves that nobody else has written it meanwhile.
 """
 
 from __future__ import annotations
@@ -20,10 +23,15 @@ from pathlib import Path
 from types import TracebackType
 
 from jobs import storage
+from jobs.label.fence import TAKEN_OVER, Fence
 from jobs.runtime.errors import JobError
 
 RENEW_SECONDS = 5.0
+LOST_SECONDS = 20.0
 TIMEOUT_SECONDS = 30.0
+
+#: Linux stops the monotonic clock while the machine sleeps; this one goes on. Elsewhere the monotonic clock does too
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +47,13 @@ class Holder:
     renewals: int
 
     def to_bytes(self) -> bytes:
+        """The content of the lease object."""
         return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Holder:
+        """The inverse of `to_bytes`."""
+        return cls(**json.loads(data))
 
     def describe(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -62,17 +76,38 @@ def _boot_id() -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-class Lease:
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+@dataclass(frozen=True)
+class LeaseSeen(Fence):
+    """The lease as a worker sees it, who acts for the driver `owner`: the lease object is read at every check."""
+
+    uri: str
+    owner: str
+
+    def check(self) -> None:
+        """Raise `JobError` if the lease is not this driver's any more."""
+        found = storage.read_versioned(self.uri)
+        if found is None or Holder.from_bytes(found[0]).owner != self.owner:
+            raise JobError(TAKEN_OVER)
+
+
+class Lease(Fence):
     """Held within its `with` block. Raises `JobError` where another driver holds it."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._holder = Holder(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _boot_id(), 0)
         self._stop = threading.Event()
-        self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
-        self.lost = False
+        self._renewer = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._renewing = threading.Lock()
+        self._renewed = _now()
+        self._lost = False
 
     def __enter__(self) -> Lease:
+        self._renewed = _now()
         if not storage.put_if_absent(self._uri, self._holder.to_bytes()):
             self._take_over()
         self._renewer.start()
@@ -83,52 +118,77 @@ class Lease:
     ) -> None:
         self._stop.set()
         self._renewer.join(RENEW_SECONDS)
-        if not self.lost:
-            try:
-                storage.delete_objects([self._uri])
-            except storage.StorageError:
-                log.warning("could not remove the lease; the next run waits %.0f s for it", TIMEOUT_SECONDS)
+        if self._lost:
+            return
+        try:
+            self.delete([self._uri])
+        except JobError as problem:
+            if not self._lost:
+                wait = TIMEOUT_SECONDS
+                log.warning("could not remove the lease (%s); the next run waits %.0f s for it", problem, wait)
+
+    @property
+    def for_workers(self) -> LeaseSeen:
+        """What is handed to the workers that take steps for this driver."""
+        return LeaseSeen(self._uri, self._holder.owner)
 
     def check(self) -> None:
-        """Raise `JobError` if another driver has taken the lease over meanwhile."""
-        if self.lost:
-            raise JobError("another driver took over this OUTPUT while this one stood still; it goes on with the work")
+        """Return if this driver holds the lease, else raise `JobError`. Asks the store only after a stand-still.
+
+        Raises `storage.TransientStorageError` where the store has to be asked and does not answer.
+        """
+        while not self._lost and _now() - self._renewed > LOST_SECONDS:
+            self._renew(storage.Retry())
+        if self._lost:
+            raise JobError(TAKEN_OVER)
 
     def _take_over(self) -> None:
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        seen = None
+        seen: bytes | None = None
+        deadline = 0.0
         while True:
             found = storage.read_versioned(self._uri)
             if found is None:
+                self._renewed = _now()
                 if storage.put_if_absent(self._uri, self._holder.to_bytes()):
                     return
                 continue
             data, version = found
-            holder = Holder(**json.loads(data))
+            holder = Holder.from_bytes(data)
             if seen is not None and data != seen:
                 raise JobError(
                     f"another driver is at work on this OUTPUT ({holder.describe()}); wait for it, or stop it"
                 )
-            if holder.is_known_dead() or time.monotonic() > deadline:
+            if holder.is_known_dead() or (seen is not None and time.monotonic() > deadline):
                 log.info("taking over the lease of %s, which is gone", holder.describe())
+                self._renewed = _now()
                 if storage.replace_if_unchanged(self._uri, self._holder.to_bytes(), version):
                     return
                 continue
             if seen is None:
                 log.info("%s held this OUTPUT last; watching whether it is alive", holder.describe())
+                # from here on, not from the first request: that one may have waited for the store
+                deadline = time.monotonic() + TIMEOUT_SECONDS
             seen = data
-            time.sleep(1.0)
+            time.sleep(min(1.0, TIMEOUT_SECONDS / 4))
 
-    def _renew(self) -> None:
-        while not self._stop.wait(RENEW_SECONDS):
+    def _keep(self) -> None:
+        while not self._lost and not self._stop.wait(RENEW_SECONDS):
             try:
-                found = storage.read_versioned(self._uri)
-                if found is None or Holder(**json.loads(found[0])).owner != self._holder.owner:
-                    self.lost = True
-                    return
-                self._holder = replace(self._holder, renewals=self._holder.renewals + 1)
-                if not storage.replace_if_unchanged(self._uri, self._holder.to_bytes(), found[1]):
-                    self.lost = True
-                    return
+                self._renew(storage.Retry(attempts=3, total_seconds=RENEW_SECONDS, attempt_seconds=LOST_SECONDS))
             except storage.StorageError as error:
                 log.warning("could not renew the lease: %s", error)
+
+    def _renew(self, retry: storage.Retry) -> None:
+        """Write the lease anew if it is still this driver's; else it is lost."""
+        with self._renewing:
+            # before the request: whoever sees the new lease sees it later than this
+            asked = _now()
+            found = storage.read_versioned(self._uri, retry=retry)
+            if found is None or Holder.from_bytes(found[0]).owner != self._holder.owner:
+                self._lost = True
+                return
+            holder = replace(self._holder, renewals=self._holder.renewals + 1)
+            if storage.replace_if_unchanged(self._uri, holder.to_bytes(), found[1], retry=retry):
+                self._holder, self._renewed = holder, asked
+            else:
+                self._lost = True

@@ -1,8 +1,8 @@
 """Where everything of one labelling run lies under OUTPUT.
 
 `labels/`, `manifest/`, `run.json` and `_SUCCESS` are for readers. `_state/` is the job's own: the lease, the index of
-sources, and `staging/`, which holds one object per committed unit until its part is published. Names follow from part
-and unit alone, so that doing a step twice writes the same object twice.
+sources, the hashes of the ids of each part, and `staging/`, which holds one object per committed unit until its part is
+published. Names follow from part and unit alone, so that doing a step twice writes the same object twice.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from jobs import storage
 UNITS_PER_PART = 1 << 20
 
 _PART = re.compile(r"part-(\d{6,})\.parquet$")
+_PART_IDS = re.compile(r"part-(\d{6,})\.u64$")
 _STAGED = re.compile(r"part-(\d{6,})/unit-(\d{6,})\.parquet$")
 
 
@@ -78,6 +79,18 @@ class Output:
     def manifest_part(self, part: int) -> str:
         return f"{self.manifest}/part-{part:06d}.parquet"
 
+    @property
+    def ids(self) -> str:
+        return f"{self.uri}/_state/ids"
+
+    def shard_index(self, name: str) -> str:
+        """The index of one shard, until its generation is complete."""
+        return f"{self.index}/{name}.parquet"
+
+    def part_ids(self, part: int) -> str:
+        """The hashes of the ids of one part of the manifest."""
+        return f"{self.ids}/part-{part:06d}.u64"
+
     def generation(self, number: int) -> str:
         return f"{self.generations}/generation-{number:06d}.parquet"
 
@@ -95,6 +108,10 @@ class Output:
     def indexed_parts(self) -> set[int]:
         """Numbers of the parts that stand in `manifest/`."""
         return set(_numbers(_PART, self.manifest))
+
+    def hashed_parts(self) -> set[int]:
+        """Numbers of the parts whose ids have a hash object."""
+        return set(_numbers(_PART_IDS, self.ids))
 
     def staged_units(self) -> set[int]:
         """Units that are committed and whose part's staged objects were not yet removed."""

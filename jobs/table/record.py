@@ -41,10 +41,6 @@ def read(output: Output) -> dict[str, Any] | None:
     return record
 
 
-def write(output: Output, record: Mapping[str, Any]) -> None:
-    storage.put_atomic(output.run_record, json.dumps(record, indent=2).encode())
-
-
 def check_identity(output: Output, record: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Raise `UsageError` showing both identities where they differ."""
     there: Mapping[str, Any] = record.get("identity", {})
@@ -73,10 +69,6 @@ def read_success(output: Output) -> dict[str, Any] | None:
     except (storage.ObjectMissingError, ValueError):
         return None
     return marker
-
-
-def write_success(output: Output, marker: Mapping[str, Any]) -> None:
-    storage.put_atomic(output.success, json.dumps(marker, indent=2).encode())
 
 
 def now() -> str:

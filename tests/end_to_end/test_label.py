@@ -14,9 +14,14 @@ from pycocotools import mask as coco_mask
 from support.lakes import draw_pictures, write_files, write_parquet, write_shards
 from support.models import save_tiny_checkpoint
 
+from jobs import storage
 from jobs.label import run
+from jobs.label.manifest.parts import read_generations
 from jobs.label.options import LabelConfig
+from jobs.label.pipeline.publish import COUNTS_KEY, count_rows
 from jobs.runtime.errors import UsageError
+from jobs.table import parquet as tables
+from jobs.table.output import Output
 from jobs.table.schema import LABELS
 from yolact import Predictor, load_checkpoint
 from yolact.images.decode import decode_image
@@ -90,6 +95,8 @@ def test_output_is_what_the_contract_says(labelled_files, pictures):
     output, _ = labelled_files
     assert state_of(output) == [
         "_SUCCESS",
+        "_state/ids/part-000000.u64",
+        "_state/ids/part-000001.u64",
         "_state/sources/generation-000000.parquet",
         "labels/part-000000.parquet",
         "labels/part-000001.parquet",
@@ -191,6 +198,64 @@ def test_what_was_replaced_is_reported_and_relabelled_only_when_asked(tmp_path, 
     capsys.readouterr()
     assert run(config) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_replaced_loose_images_are_labelled_again_once_each(tmp_path, pictures, checkpoint, capsys):
+    names = list(pictures)
+    write_files(str(tmp_path / "lake"), {f"{i}.jpg": pictures[names[i]] for i in range(6)})
+    config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32")
+    assert run(config) == 0
+    before = by_picture(read_labels(config.output))
+    write_files(str(tmp_path / "lake"), {"1.jpg": pictures[names[11]], "4.jpg": pictures[names[14]]})
+    assert run(dataclasses.replace(config, relabel_changed=True)) == 0
+    after = by_picture(read_labels(config.output))
+    assert [row["status"] for row in after.values()] == ["ok"] * 6
+    assert [name for name in after if after[name] != before[name]] == ["1.jpg", "4.jpg"]
+    assert "images     6 (6 ok, 0 failed)" in capsys.readouterr().out
+
+
+def test_a_finished_table_that_holds_a_row_twice_is_healed(tmp_path, pictures, checkpoint):
+    """As an earlier version left it after --relabel-changed: 4.jpg stands there as it was and as it is."""
+    names = list(pictures)
+    lake, output = tmp_path / "lake", Output.at(str(tmp_path / "out"))
+    write_files(str(lake), {f"{i}.jpg": pictures[names[i]] for i in range(6)})
+    config = LabelConfig((str(lake),), output.uri, weights=checkpoint, precision="float32")
+    assert run(config) == 0
+    right = by_picture(read_labels(output.uri))
+    manifest = tables.read(output.manifest_part(0))
+    stale = pa.array(["an older one" if row == 4 else etag for row, etag in enumerate(manifest["etag"].to_pylist())])
+    doubled = pa.concat_tables([manifest, manifest.set_column(5, "etag", stale).slice(4, 1)])
+    storage.put_atomic(output.manifest_part(0), tables.to_bytes(doubled))
+    labels = tables.read(output.labels_part(0))
+    labels = pa.concat_tables([labels, labels.slice(4, 1)])
+    books = {COUNTS_KEY: json.dumps(dataclasses.asdict(count_rows(labels)))}
+    storage.put_atomic(output.labels_part(0), tables.to_bytes(labels.replace_schema_metadata(books)))
+    (generation,) = read_generations(output)
+    units = generation.parts[0].units
+    sources = generation.sources.replace_schema_metadata({"yolact.parts": json.dumps([[0, units, 7]])})
+    storage.put_atomic(output.generation(0), tables.to_bytes(sources))
+    marker = json.loads(storage.read_bytes(output.success))
+    del marker["parts"]
+    storage.put_atomic(output.success, json.dumps(marker).encode())
+    storage.delete_objects([output.part_ids(0)])
+    assert read_labels(output.uri).num_rows == 7
+
+    assert run(config) == 0
+    assert by_picture(read_labels(output.uri)) == right
+    manifest_ids = pq.read_table(output.manifest)["image_id"].to_pylist()
+    assert sorted(manifest_ids) == sorted(read_labels(output.uri)["image_id"].to_pylist())
+
+
+def test_a_finished_table_that_lost_a_file_is_completed(tmp_path, pictures, checkpoint, labelled_files):
+    write_files(str(tmp_path / "lake"), pictures)
+    output = tmp_path / "out"
+    config = LabelConfig(
+        (str(tmp_path / "lake"),), str(output), weights=checkpoint, precision="float32", images_per_part=16
+    )
+    assert run(config) == 0
+    (output / "labels/part-000001.parquet").unlink()
+    assert run(config) == 0
+    assert by_picture(read_labels(str(output))) == labelled_files[1]
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path, pictures, checkpoint, labelled_files, capsys):

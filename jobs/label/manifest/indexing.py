@@ -1,7 +1,7 @@
 """From the lake's listing to a manifest: what is new is indexed by Ray tasks and appended as one generation.
 
-A shard's index is put as an object of its own while the generation is in the making, so that an indexing that was cut
-off goes on where it was. The generation's object, written last, makes it final.
+The index of each shard is an object of its own until the generation is complete, so that an indexing that was cut off
+goes on where it was. The object of the generation, written last, makes it final.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 import ray
 
 from jobs import lake, storage
+from jobs.label.fence import Fence
 from jobs.label.manifest import parts as manifest
 from jobs.label.manifest.parts import Generation, Part
 from jobs.lake import Source
@@ -46,13 +47,18 @@ def add_generation(
     sizes: Sizes,
     limit: int | None,
     columns: lake.ParquetColumns,
+    fence: Fence,
 ) -> Generation:
-    """Index `new` and append it to the manifest. Raises `storage.TransientStorageError` and `UsageError`."""
+    """Index `new` and append it to the manifest; `limit` is for all generations together.
+
+    Raises `storage.TransientStorageError`, `UsageError`, and `JobError` where another driver took over.
+    """
+    known = manifest.all_parts(generations)
     first_part = manifest.next_part_number(generations)
     passed_over: list[lake.PassedOver] = []
     groups = list_groups(output, new, columns, passed_over)
     if limit is not None:
-        groups = _first_rows(groups, limit)
+        groups = _first_rows(groups, limit - sum(part.images for part in known))
     if sizes.images_per_unit is None:
         groups, images_per_unit = _fitted_to(groups)
     else:
@@ -65,13 +71,13 @@ def add_generation(
         images_per_unit=images_per_unit,
         bytes_per_unit=sizes.bytes_per_unit,
     ):
-        manifest.write_part(output, part, table)
+        manifest.write_part(output, part, table, fence)
         parts.append(part)
     _report_passed_over(lake.PassedOver.together(passed_over), found_any=bool(parts or generations))
-    sources = source_table(new)
-    manifest.complete_generation(output, len(generations), sources, parts)
-    storage.delete_objects([entry.uri for entry in storage.list_objects(output.index)])
-    return Generation(len(generations), sources, tuple(parts))
+    generation = Generation(len(generations), source_table(new), tuple(parts), next_part=first_part)
+    manifest.complete_generation(output, generation, known, fence, fresh={part.number for part in parts})
+    fence.delete([entry.uri for entry in storage.list_objects(output.index)])
+    return generation
 
 
 def _report_passed_over(passed_over: lake.PassedOver, *, found_any: bool) -> None:
@@ -113,6 +119,12 @@ def list_groups(
                 yield table
 
 
+def index_uri(output: Output, shard: Source) -> str:
+    """Where the index of a shard lies until the generation is complete."""
+    name = hashlib.sha256(f"{shard.uri}\0{shard.size}\0{shard.etag}".encode()).hexdigest()[:32]
+    return output.shard_index(name)
+
+
 def _index_shards(
     output: Output, shards: Sequence[Source], done: set[str], columns: lake.ParquetColumns
 ) -> Iterator[str]:
@@ -122,8 +134,7 @@ def _index_shards(
     index = ray.remote(_index_shard).options(max_retries=2)
 
     def submit(shard: Source) -> tuple[Source, str, ray.ObjectRef | None]:
-        name = hashlib.sha256(f"{shard.uri}\0{shard.size}\0{shard.etag}".encode()).hexdigest()[:32]
-        uri = f"{output.index}/{name}.parquet"
+        uri = index_uri(output, shard)
         return shard, uri, None if uri in done else index.remote(shard, uri, columns)
 
     ahead += [submit(shard) for shard in islice(waiting, _IN_FLIGHT)]
@@ -150,6 +161,8 @@ def _index_shard(shard: Source, uri: str, columns: lake.ParquetColumns, in_child
 
 
 def _first_rows(groups: Iterator[pa.Table], limit: int) -> Iterator[pa.Table]:
+    if limit <= 0:
+        return
     for group in groups:
         yield group.slice(0, limit)
         limit -= min(limit, group.num_rows)

@@ -1,13 +1,14 @@
-"""The lake's listing held against what is known of it."""
+"""The listing of the lake, compared with what the manifest knows of it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.label.manifest.parts import Generation, read_generations
+from jobs.label.manifest.parts import Generation, read_generations, source_versions
 from jobs.label.options import log
 from jobs.lake import Source
 from jobs.table import record as run_record
@@ -16,35 +17,44 @@ from jobs.table.output import Output
 
 @dataclass(frozen=True)
 class LakeState:
-    """The listing held against the generations: what is new, and what changed in place since it was indexed."""
+    """The sources that no generation knows, and those that were replaced in place since they were indexed."""
 
     new: list[Source]
     changed: list[Source]
 
 
 def compare(sources: Sequence[Source], generations: Sequence[Generation]) -> LakeState:
-    known: dict[str, tuple[int, str]] = {}
-    for generation in generations:
-        columns = (generation.sources[name].to_pylist() for name in ("uri", "size", "etag"))
-        known.update((uri, (size, etag)) for uri, size, etag in zip(*columns, strict=True))
+    """What of `sources` is not in the generations as it is now."""
+    known = source_versions(generations)
     new = [source for source in sources if source.uri not in known]
     changed = [s for s in sources if s.uri in known and known[s.uri] != (s.size, s.etag)]
     return LakeState(new, changed)
 
 
 def listing_digest(sources: Sequence[Source]) -> str:
-    """What a finished run remembers of the lake, to see without a look at the manifest that nothing is new."""
+    """What a finished run remembers of the lake: equal digests mean that nothing is new and nothing was replaced."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(f"{source.uri}\0{source.size}\0{source.etag}\n".encode())
     return digest.hexdigest()
 
 
+def parts_digest(numbers: Iterable[int]) -> str:
+    """What a finished run remembers of `labels/`: the numbers of its parts, as one sha256."""
+    return hashlib.sha256(json.dumps(sorted(numbers)).encode()).hexdigest()
+
+
 def finished_run(output: Output, sources: Sequence[Source], relabel_changed: bool) -> dict[str, Any] | None:
-    """The marker of a run that has labelled all of `sources`; None where there is something to do."""
+    """The marker of a run that has labelled all of `sources`; None where there is something to do.
+
+    A marker without the digest of the parts is of an earlier version, which did not check that ids stand once. A
+    marker whose parts are not all there does not count either. Both are left to a run.
+    """
     marker = run_record.read_success(output)
+    if marker is None or marker.get("parts") != parts_digest(output.published_parts()):
+        return None
     # the digest spares a look at what is known of a large lake
-    if marker is None or marker["listing"] == listing_digest(sources):
+    if marker["listing"] == listing_digest(sources):
         return marker
     state = compare(sources, read_generations(output))
     if state.new or (state.changed and relabel_changed):

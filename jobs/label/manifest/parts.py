@@ -3,20 +3,24 @@
 A *part* is one Parquet file here and one in `labels/`. A *unit* is a run of neighbouring images within a part and is
 the atom of work. The lake is taken in *generations*: one is complete when its object under `_state/sources/` stands,
 and then its sources (uri, size, etag) are known and its parts final. Manifest files beyond the last complete
-generation are left-overs of an indexing that was cut off; the next one overwrites them.
+generation are left-overs of an indexing that was cut off; the next run removes them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from jobs import storage
+from jobs.label.fence import Fence
+from jobs.label.manifest.ids import find_doubled, hash_object
 from jobs.lake import INDEX
+from jobs.runtime.errors import JobError
 from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
 
@@ -25,6 +29,7 @@ MANIFEST = pa.schema([*INDEX, ("unit", pa.int64()), ("part", pa.int32())])
 SOURCES = pa.schema([("uri", pa.string()), ("size", pa.int64()), ("etag", pa.string()), ("kind", pa.string())])
 
 _PARTS_KEY = b"yolact.parts"
+_NOTES_KEY = b"yolact.notes"
 
 
 @dataclass(frozen=True)
@@ -42,11 +47,19 @@ class Part:
 
 @dataclass(frozen=True)
 class Generation:
-    """What one indexing of the lake added."""
+    """What one indexing of the lake added.
+
+    `next_part` is a part number that was free when it was completed. `ids_checked` says that no id of it stands twice
+    in the manifest up to it; generations of earlier versions of this program were not checked. `version` is that of
+    its object, None where there is none yet.
+    """
 
     number: int
     sources: pa.Table
     parts: tuple[Part, ...]
+    next_part: int = 0
+    ids_checked: bool = True
+    version: str | None = None
 
 
 def unit_starts(lengths: np.ndarray, images_per_unit: int, bytes_per_unit: int) -> np.ndarray:
@@ -103,28 +116,121 @@ def cut_parts(
 def read_generations(output: Output) -> list[Generation]:
     """All complete generations, oldest first."""
     found = [entry.uri for entry in storage.list_objects(output.generations) if entry.uri.endswith(".parquet")]
-    return [_generation(number, tables.read(uri)) for number, uri in enumerate(sorted(found))]
+    return [_read_generation(number, uri) for number, uri in enumerate(sorted(found))]
 
 
-def _generation(number: int, sources: pa.Table) -> Generation:
-    parts = json.loads(sources.schema.metadata[_PARTS_KEY])
-    return Generation(number, sources, tuple(Part(*part) for part in parts))
+def _read_generation(number: int, uri: str) -> Generation:
+    found = storage.read_versioned(uri)
+    if found is None:
+        raise JobError(f"{uri} was removed while it was being read; run the same command again")
+    data, version = found
+    sources = tables.from_bytes(data)
+    parts = tuple(Part(*part) for part in json.loads(sources.schema.metadata[_PARTS_KEY]))
+    notes = json.loads(sources.schema.metadata.get(_NOTES_KEY, b"{}"))
+    return Generation(
+        number,
+        sources,
+        parts,
+        next_part=notes.get("next_part", 0),
+        ids_checked=notes.get("ids_checked", False),
+        version=version,
+    )
+
+
+def all_parts(generations: Sequence[Generation]) -> list[Part]:
+    """The parts of all generations, in the order of the manifest."""
+    return [part for generation in generations for part in generation.parts]
+
+
+def source_versions(generations: Sequence[Generation]) -> dict[str, tuple[int, str]]:
+    """Size and etag of every known source, by its uri."""
+    versions: dict[str, tuple[int, str]] = {}
+    for generation in generations:
+        columns = (generation.sources[name].to_pylist() for name in ("uri", "size", "etag"))
+        versions.update((uri, (size, etag)) for uri, size, etag in zip(*columns, strict=True))
+    return versions
 
 
 def next_part_number(generations: Sequence[Generation]) -> int:
-    """A number no part has; those of parts that were replaced are not used again."""
-    return max((part.number for generation in generations for part in generation.parts), default=-1) + 1
+    """A number that no part has or had: a late request for a part that was replaced must not meet a new one."""
+    used = [part.number + 1 for part in all_parts(generations)]
+    return max([*used, *(generation.next_part for generation in generations)], default=0)
 
 
-def write_part(output: Output, part: Part, table: pa.Table) -> None:
-    storage.put_atomic(output.manifest_part(part.number), tables.to_bytes(table.cast(MANIFEST), row_group_size=8192))
+def write_part(output: Output, part: Part, table: pa.Table, fence: Fence) -> None:
+    """Write a part of a generation that is not complete yet, and the hashes of its ids."""
+    data = tables.to_bytes(table.cast(MANIFEST), row_group_size=8192)
+    fence.create(output.part_ids(part.number), hash_object(table["image_id"]))
+    fence.create(output.manifest_part(part.number), data)
 
 
-def complete_generation(output: Output, number: int, sources: pa.Table, parts: list[Part]) -> None:
-    """Make the parts written for this generation final; the last step of indexing."""
-    described = json.dumps([[part.number, part.units, part.images] for part in parts])
-    table = sources.cast(SOURCES).replace_schema_metadata({_PARTS_KEY: described})
-    storage.put_atomic(output.generation(number), tables.to_bytes(table))
+def complete_generation(
+    output: Output, generation: Generation, beside: Sequence[Part], fence: Fence, fresh: Collection[int] = ()
+) -> None:
+    """Make a generation final; the last step of indexing. Its version says which object it takes the place of, if any.
+
+    `beside` are the parts of the other generations, and `fresh` the numbers of the parts that no complete generation
+    names yet. An id that stands twice is changed in the later one of its rows, where that is in a fresh part: a number
+    is put behind it. Raises `JobError` where an id stands twice in parts that are not fresh.
+    """
+    make_ids_unique(output, [*beside, *generation.parts], fence, fresh)
+    put_generation(output, generation, fence)
+
+
+def put_generation(output: Output, generation: Generation, fence: Fence) -> None:
+    """Write the object that makes a generation final, whose ids are checked already."""
+    described = json.dumps([[part.number, part.units, part.images] for part in generation.parts])
+    notes = json.dumps({"next_part": next_part_number([generation]), "ids_checked": True})
+    table = generation.sources.cast(SOURCES).replace_schema_metadata({_PARTS_KEY: described, _NOTES_KEY: notes})
+    fence.replace(output.generation(generation.number), tables.to_bytes(table), generation.version)
+
+
+def make_ids_unique(output: Output, parts: Sequence[Part], fence: Fence, fresh: Collection[int]) -> None:
+    """Change ids that stand twice, in rows of `fresh` parts, until every id of `parts` stands once.
+
+    The rule is that of names that come twice in one shard: the first one keeps its id, the next get #2, #3 … behind it.
+    Raises `JobError` where an id stands twice and none of its later rows is in a fresh part.
+    """
+    copies: Counter[str] = Counter()
+    while doubled := find_doubled(output, {part.number: part.images for part in parts}, fence):
+        changes: defaultdict[int, dict[int, str]] = defaultdict(dict)
+        for places in doubled:
+            # whoever is final keeps the id, also where it comes later in the manifest
+            first, *later = sorted(places, key=lambda place: (place.part in fresh, place))
+            for place in later:
+                if place.part not in fresh:
+                    raise JobError(f"the books do not balance: {first.image_id} stands twice in {output.manifest}")
+                copies[first.image_id] += 1
+                changes[place.part][place.row] = f"{first.image_id}#{copies[first.image_id] + 1}"
+        for number, new_ids in changes.items():
+            _change_ids(output, number, new_ids, fence)
+
+
+def _change_ids(output: Output, number: int, new_ids: dict[int, str], fence: Fence) -> None:
+    """Write a fresh part again with other ids in some rows (row → id)."""
+    table = tables.read(output.manifest_part(number))
+    ids = table["image_id"].to_pylist()
+    for row, image_id in new_ids.items():
+        ids[row] = image_id
+    table = table.set_column(0, "image_id", pa.array(ids, pa.string()))
+    fence.delete([output.manifest_part(number), output.part_ids(number)])
+    write_part(output, Part(number, 0, table.num_rows), table, fence)
+
+
+def remove_strays(output: Output, fence: Fence) -> list[Generation]:
+    """Delete what an indexing or a relabelling that was cut off left; returns the generations as they are now.
+
+    The listings come before the generations are read: a part that another driver adds meanwhile is not in them.
+    """
+    published, indexed, hashed = output.published_parts(), output.indexed_parts(), output.hashed_parts()
+    generations = read_generations(output)
+    known = {part.number for part in all_parts(generations)}
+    strays = [output.labels_part(number) for number in sorted(published - known)]
+    strays += [output.manifest_part(number) for number in sorted(indexed - known)]
+    strays += [output.part_ids(number) for number in sorted(hashed - known)]
+    if strays:
+        fence.delete(strays)
+    return generations
 
 
 def rows_of_unit(part_table: pa.Table, unit: int) -> pa.Table:

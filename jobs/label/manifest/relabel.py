@@ -1,33 +1,26 @@
-"""What was replaced in the lake, indexed and labelled again.
+"""Objects that were replaced in the lake, indexed and labelled again.
 
-A part that holds rows of a replaced object gives way to a new part under a new number, in which that object's rows are
-the new ones. The switch is one put, of the generation that names its parts; labels and manifest files of parts that
-no generation names are stray, and are removed before anything is published.
+A part that holds rows of a replaced object gives way to a new part under a new number, in which the rows of that object
+are the new ones. The switch is one put, of the generation that names its parts. Labels and manifest files of parts that
+no generation names are strays; they are removed before anything is published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs import storage
+from jobs.label.fence import Fence
 from jobs.label.manifest import parts as manifest
 from jobs.label.manifest.indexing import Sizes, list_groups
-from jobs.label.manifest.parts import Generation, Part, next_part_number
-from jobs.lake import ParquetColumns, Source
+from jobs.label.manifest.parts import Generation, Part
+from jobs.lake import INDEX, ParquetColumns, Source
 from jobs.table import parquet as tables
 from jobs.table.output import Output
-
-
-def remove_strays(output: Output, generations: Sequence[Generation]) -> None:
-    """Delete what an indexing or a relabelling that was cut off left in `labels/` and `manifest/`."""
-    known = {part.number for generation in generations for part in generation.parts}
-    strays = [output.labels_part(number) for number in output.published_parts() - known]
-    strays += [output.manifest_part(number) for number in output.indexed_parts() - known]
-    storage.delete_objects(strays)
 
 
 def replace_changed(
@@ -37,68 +30,136 @@ def replace_changed(
     *,
     sizes: Sizes,
     columns: ParquetColumns,
+    complete: bool,
+    fence: Fence,
 ) -> list[Generation]:
-    """Index `changed` anew; returns the generations with the parts that take the place of those they were in."""
-    storage.delete_objects([output.success])
-    fresh = dict(zip((s.uri for s in changed), list_groups(output, changed, columns), strict=False))
+    """Index `changed` anew; returns the generations with the parts that take the place of those they were in.
+
+    `complete` says that the manifest holds the whole lake. Where it does not (`--limit`), an object without a row gets
+    none now. Raises what indexing raises.
+    """
+    fresh = _rows_by_uri(list_groups(output, changed, columns), changed)
     fresh_sources = {source.uri: source for source in changed}
-    free = next_part_number(generations)
-    replaced = []
+    writer = PartWriter(output, sizes, manifest.next_part_number(generations), fence)
+    replaced: list[Generation] = []
     for generation in generations:
         uris = set(generation.sources["uri"].to_pylist()) & fresh.keys()
-        if uris:
-            rows = {uri: fresh[uri] for uri in uris}
-            parts, free = _replace_parts(output, generation.parts, rows, free, sizes)
-            sources = _with_fresh(generation.sources, fresh_sources)
-            manifest.complete_generation(output, generation.number, sources, parts)
-            generation = Generation(generation.number, sources, tuple(parts))
-        replaced.append(generation)
-    remove_strays(output, replaced)
-    return replaced
-
-
-def _replace_parts(
-    output: Output, parts: Sequence[Part], fresh: dict[str, pa.Table], free: int, sizes: Sizes
-) -> tuple[list[Part], int]:
-    result: list[Part] = []
-    for part in parts:
-        table = tables.read(output.manifest_part(part.number))
-        if not pc.any(pc.is_in(table["uri"], pa.array(list(fresh), pa.string()))).as_py():
-            result.append(part)
+        if not uris:
+            replaced.append(generation)
             continue
-        groups = _groups_with_fresh(table.drop_columns(["unit", "part"]), fresh)
-        # one part for one: it may hold a few images more or fewer than a fresh one would
-        cut = manifest.cut_parts(
-            groups,
-            first_part=free,
-            images_per_part=max(1, sum(group.num_rows for group in groups)),
-            images_per_unit=sizes.images_per_unit or 64,
-            bytes_per_unit=sizes.bytes_per_unit,
-        )
-        for new_part, rows in cut:
-            manifest.write_part(output, new_part, rows)
-            result.append(new_part)
-            free += 1
-    return result, free
+        swap = _Swap({uri: fresh[uri] for uri in uris})
+        parts = [part for old in generation.parts for part in writer.rewrite(old, generation, swap)]
+        if complete:
+            parts += writer.write(swap.left_over(), generation)
+        sources = _with_fresh(generation.sources, fresh_sources)
+        replaced.append(dataclasses.replace(generation, sources=sources, parts=tuple(parts)))
+    complete_replaced(output, generations, replaced, writer)
+    return manifest.remove_strays(output, fence)
 
 
-def _groups_with_fresh(table: pa.Table, fresh: dict[str, pa.Table]) -> list[pa.Table]:
-    """The rows of a part by source; a changed source's are the fresh ones, where it is met first."""
-    groups = []
+def complete_replaced(
+    output: Output, before: Sequence[Generation], after: Sequence[Generation], writer: PartWriter
+) -> None:
+    """Make the generations final that differ from those before, with ids that stand once in the whole manifest."""
+    manifest.make_ids_unique(output, manifest.all_parts(after), writer.fence, writer.written)
+    for old, new in zip(before, after, strict=True):
+        if new is not old:
+            manifest.put_generation(output, dataclasses.replace(new, next_part=writer.free), writer.fence)
+
+
+def _rows_by_uri(groups: Iterator[pa.Table], sources: Sequence[Source]) -> dict[str, pa.Table]:
+    """The index rows of each source. A source without an image has an empty table."""
+    found: dict[str, list[pa.Table]] = {source.uri: [] for source in sources}
+    for group in groups:
+        for uri, rows in _by_uri(group):
+            found[uri].append(rows)
+    return {uri: pa.concat_tables(rows) if rows else INDEX.empty_table() for uri, rows in found.items()}
+
+
+def _by_uri(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+    """The table cut where the source changes, in order."""
     row = 0
     for uri, run in groupby(table["uri"].to_pylist()):
         length = sum(1 for _ in run)
-        if uri not in fresh:
-            groups.append(table.slice(row, length))
-        else:
-            groups.append(fresh[uri])
-            # of a source that spans two parts, the second has nothing left
-            fresh[uri] = fresh[uri].slice(0, 0)
+        yield uri, table.slice(row, length)
         row += length
-    return groups
 
 
-def _with_fresh(sources: pa.Table, fresh: dict[str, Source]) -> pa.Table:
+class _Swap:
+    """Puts fresh rows in the place of the old ones of their source: all of them where the source is met first."""
+
+    def __init__(self, fresh: dict[str, pa.Table]) -> None:
+        self._fresh = fresh
+        self._placed: set[str] = set()
+
+    def __call__(self, table: pa.Table) -> pa.Table | None:
+        """The new rows of a part; None if it has no row of a fresh source."""
+        if not pc.any(pc.is_in(table["uri"], pa.array(list(self._fresh), pa.string()))).as_py():
+            return None
+        return pa.concat_tables([self._rows(uri, rows) for uri, rows in _by_uri(table)] or [table])
+
+    def _rows(self, uri: str, rows: pa.Table) -> pa.Table:
+        if uri not in self._fresh:
+            return rows
+        first = uri not in self._placed
+        self._placed.add(uri)
+        # of a source that spans two parts, the second has nothing left
+        return self._fresh[uri] if first else self._fresh[uri].slice(0, 0)
+
+    def left_over(self) -> pa.Table:
+        """The fresh rows of sources that had no row before, such as a shard that held no image."""
+        missing = [rows for uri, rows in sorted(self._fresh.items()) if uri not in self._placed]
+        return pa.concat_tables([INDEX.empty_table(), *missing])
+
+
+class PartWriter:
+    """Writes parts under numbers from `free` on, in the place of others; `written` are their numbers."""
+
+    def __init__(self, output: Output, sizes: Sizes, free: int, fence: Fence) -> None:
+        self._output, self._sizes = output, sizes
+        self.free, self.fence = free, fence
+        self.written: set[int] = set()
+
+    def rewrite(self, part: Part, generation: Generation, change: Callable[[pa.Table], pa.Table | None]) -> list[Part]:
+        """The part itself where `change` of its rows gives None, else the parts that take its place: one or none."""
+        table = tables.read(self._output.manifest_part(part.number)).drop_columns(["unit", "part"])
+        rows = change(table)
+        return [part] if rows is None else self.write(rows, generation)
+
+    def write(self, rows: pa.Table, generation: Generation) -> list[Part]:
+        """One part with `rows` (columns of `INDEX`), of sources of `generation`; none for no rows."""
+        parts = []
+        # one part for one: it may hold a few images more or fewer than a fresh one would
+        cut = manifest.cut_parts(
+            _groups(rows, _loose_images(generation)),
+            first_part=self.free,
+            images_per_part=max(1, rows.num_rows),
+            images_per_unit=self._sizes.images_per_unit or 64,
+            bytes_per_unit=self._sizes.bytes_per_unit,
+        )
+        for part, table in cut:
+            manifest.write_part(self._output, part, table, self.fence)
+            self.written.add(part.number)
+            self.free = part.number + 1
+            parts.append(part)
+        return parts
+
+
+def _loose_images(generation: Generation) -> set[str]:
+    sources = generation.sources
+    return set(sources.filter(pc.equal(sources["kind"], "image"))["uri"].to_pylist())
+
+
+def _groups(rows: pa.Table, loose: Collection[str]) -> Iterator[pa.Table]:
+    """The rows as indexing groups them: each shard on its own, neighbouring loose images together."""
+    row = 0
+    for _, run in groupby(rows["uri"].to_pylist(), lambda uri: None if uri in loose else uri):
+        length = sum(1 for _ in run)
+        yield rows.slice(row, length)
+        row += length
+
+
+def _with_fresh(sources: pa.Table, fresh: Mapping[str, Source]) -> pa.Table:
     rows = sources.replace_schema_metadata(None).to_pylist()
     return pa.Table.from_pylist(
         [fresh[row["uri"]]._asdict() if row["uri"] in fresh else row for row in rows], schema=manifest.SOURCES

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from jobs.label.lease import Lease
+from jobs.label.fence import Fence
 from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.chain import Pipeline
 from jobs.label.pipeline.publish import Publisher
@@ -74,10 +74,10 @@ class Passes:
         staged: set[int],
         publisher: Publisher,
         progress: LabelProgress,
-        lease: Lease,
+        fence: Fence,
         done: int,
     ) -> None:
-        self._pipeline, self._publisher, self._progress, self._lease = pipeline, publisher, progress, lease
+        self._pipeline, self._publisher, self._progress, self._fence = pipeline, publisher, progress, fence
         self._parts = {part.number: part for part in parts}
         self._left = {part.number: set(part.unit_numbers()) - staged for part in parts}
         self._done = done
@@ -117,7 +117,7 @@ class Passes:
         """Whether the store answered; where it does not, the rest of the pass is left for another run."""
         in_a_row = 0
         for record in self._pipeline.run(self._missing(), careful=careful):
-            self._lease.check()
+            self._fence.check()
             if record.problem is None:
                 in_a_row = 0
                 self._committed(record)

@@ -1,7 +1,7 @@
-"""Publishing a part: its committed units become one file in `labels/`, and their staged objects go.
+"""Publishing a part: its committed units become one file in `labels/`, and their staged objects are removed.
 
-It can be repeated at any point. The file is put at once, in manifest order, after its ids were compared with the
-manifest's; only then are the staged objects removed. A reader of `labels/` sees whole parts and no id twice.
+It can be repeated at any point. The file is written whole, in manifest order, after its ids were compared with those of
+the manifest. The staged objects are removed after that. A reader of `labels/` sees whole parts and no id twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ import pyarrow.parquet as pq
 import ray
 
 from jobs import storage
-from jobs.label.manifest.parts import Part
+from jobs.label.fence import Fence
+from jobs.label.manifest.ids import digest_of, hash_object, read_ids
+from jobs.label.manifest.parts import Part, all_parts, read_generations
 from jobs.runtime.errors import JobError
 from jobs.table import parquet as tables
 from jobs.table.output import Output
@@ -31,10 +33,11 @@ _PUBLISHING_AT_ONCE = 2
 
 
 class Publisher:
-    """Publishes parts by Ray tasks, a few at a time, while the pipeline goes on."""
+    """Publishes parts by Ray tasks, a few at a time, while the pipeline goes on. `unreachable` are its failures."""
 
-    def __init__(self, output: Output, metadata: dict[str, str]) -> None:
-        self._output, self._metadata = output, metadata
+    def __init__(self, output: Output, metadata: dict[str, str], fence: Fence) -> None:
+        """`metadata` goes into every file; `fence` travels to the tasks."""
+        self._output, self._metadata, self._fence = output, metadata, fence
         # no CPU of its own: it waits for the store, and must run while the pipeline holds every CPU
         self._publish = ray.remote(publish_part).options(num_cpus=0, max_retries=3)
         self._waiting: list[Part] = []
@@ -42,16 +45,20 @@ class Publisher:
         self.unreachable: list[str] = []
 
     def submit(self, part: Part) -> None:
+        """Publish `part` as soon as there is room for its task."""
         self._waiting.append(part)
         self._fill()
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < _PUBLISHING_AT_ONCE:
             part = self._waiting.pop(0)
-            self._running[self._publish.remote(self._output, part, self._metadata)] = part
+            self._running[self._publish.remote(self._output, part, self._metadata, self._fence)] = part
 
     def poll(self, timeout: float | None = 0) -> None:
-        """Take in what has finished; `timeout` None waits for one. Raises `JobError` where a part does not add up."""
+        """Take in the tasks that have finished; `timeout` (seconds) None waits for one.
+
+        Raises `JobError` where the ids of a part are wrong, or where another driver took over.
+        """
         ready, _ = ray.wait(list(self._running), timeout=timeout) if self._running else ([], [])
         for reference in ready:
             part = self._running.pop(reference)
@@ -64,14 +71,19 @@ class Publisher:
                     raise error.cause from None
                 else:
                     raise
+            except ray.exceptions.RayError as error:
+                # its process or node died in every try: the staged units are still there for the next run
+                self.unreachable.append(f"part {part.number}: {type(error).__name__}")
         self._fill()
 
     def drain(self) -> None:
+        """Wait until every part that was submitted has its end."""
         while self._running:
             self.poll(timeout=None)
 
 
 COUNTS_KEY = b"yolact.counts"
+_IDS_KEY = b"yolact.ids"
 
 _ROW_GROUP_BYTES = 64 << 20
 _READERS = 8
@@ -87,36 +99,42 @@ class Counts:
 
     @property
     def failed(self) -> int:
+        """Images without labels."""
         return self.images - self.statuses.get(STATUS_OK, 0)
 
     def add(self, other: Counts) -> None:
+        """Take in the books of another part."""
         self.images += other.images
         self.instances += other.instances
         self.statuses = dict(Counter(self.statuses) + Counter(other.statuses))
 
 
 def count_rows(rows: pa.Table) -> Counts:
+    """The books of some rows of a label table."""
     statuses = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["status"]).to_pylist()}
     instances = pc.sum(pc.list_value_length(rows["instances"])).as_py() or 0
     return Counts(rows.num_rows, instances, statuses)
 
 
-def publish_part(output: Output, part: Part, metadata: dict[str, str]) -> Counts:
-    """Write `labels/part-NNNNNN.parquet` from the staged units of `part`, then remove them. Idempotent."""
+def publish_part(output: Output, part: Part, metadata: dict[str, str], fence: Fence) -> Counts:
+    """Write `labels/part-NNNNNN.parquet` from the staged units of `part`, then remove them. It can be repeated.
+
+    Raises `JobError` where the ids are not those of the manifest, or where another driver took over.
+    """
     uris = [output.staged_unit(unit) for unit in part.unit_numbers()]
     try:
-        counts = _write_part(output, part, metadata, uris)
+        counts = _write_part(output, part, metadata, uris, fence)
     except storage.ObjectMissingError:
-        # another try, cut off or still at work for a killed driver, has published them and begun to remove them
+        # another try has published them and begun to remove them: one that was cut off, or one of a killed driver
         if not storage.exists(output.labels_part(part.number)):
             raise
-        counts = read_counts(output, part.number)
-    storage.delete_objects(uris)
+        counts = read_books(output, part.number).counts
+    fence.delete(uris)
     return counts
 
 
-def _write_part(output: Output, part: Part, metadata: dict[str, str], uris: list[str]) -> Counts:
-    expected = tables.read(output.manifest_part(part.number))["image_id"]
+def _write_part(output: Output, part: Part, metadata: dict[str, str], uris: list[str], fence: Fence) -> Counts:
+    expected = read_ids(output.manifest_part(part.number))
     counts = Counts()
     written: list[pa.ChunkedArray] = []
     with tempfile.TemporaryDirectory(prefix="yolact-publish-") as folder:
@@ -126,22 +144,54 @@ def _write_part(output: Output, part: Part, metadata: dict[str, str], uris: list
                 writer.write_table(rows.replace_schema_metadata(metadata), row_group_size=rows.num_rows)
                 counts.add(count_rows(rows))
                 written.append(rows["image_id"])
-            writer.add_key_value_metadata({COUNTS_KEY.decode(): json.dumps(asdict(counts))})
+            writer.add_key_value_metadata(
+                {
+                    COUNTS_KEY.decode(): json.dumps(asdict(counts)),
+                    _IDS_KEY.decode(): digest_of(hash_object(expected)),
+                }
+            )
         ids = pa.chunked_array([chunk for column in written for chunk in column.chunks], pa.string())
         if not ids.equals(expected):
             raise JobError(
                 f"part {part.number}: the committed ids are not the manifest's; nothing was published. "
                 f"Remove {output.staged_part(part.number)} and run again"
             )
-        storage.upload_file(path, output.labels_part(part.number))
+        fence.upload(path, output.labels_part(part.number))
+    _check_still_wanted(output, part, fence)
     return counts
 
 
-def read_counts(output: Output, part: int) -> Counts:
-    """The books of a published part, from its footer."""
-    with storage.open_file(output.labels_part(part)) as file:
+def _check_still_wanted(output: Output, part: Part, fence: Fence) -> None:
+    """The upload may have outlasted the lease. A part that another driver has replaced meanwhile is removed again.
+
+    A part that the manifest still names may stay: every driver writes the same rows into it.
+    """
+    try:
+        fence.check()
+    except JobError:
+        if part not in all_parts(read_generations(output)):
+            storage.delete_objects([output.labels_part(part.number)])
+        raise
+
+
+@dataclass(frozen=True)
+class PartBooks:
+    """What a published part says of itself: its counts, and the digest of its ids (see `ids.digest_of`)."""
+
+    counts: Counts
+    ids_sha256: str
+
+
+def read_books(output: Output, part: int) -> PartBooks:
+    """The books of a published part, from its footer. Its ids are read where an earlier version left no digest."""
+    uri = output.labels_part(part)
+    with storage.open_file(uri) as file:
         metadata = pq.read_metadata(file).metadata
-    return Counts(**json.loads(metadata[COUNTS_KEY]))
+    ids = metadata.get(_IDS_KEY)
+    return PartBooks(
+        Counts(**json.loads(metadata[COUNTS_KEY])),
+        digest_of(hash_object(read_ids(uri))) if ids is None else ids.decode(),
+    )
 
 
 def _read_ahead(uris: list[str]) -> Iterator[pa.Table]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from jobs.label.lease import Lease
+from jobs.label.fence import NoFence
 from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.passes import Passes
 from jobs.label.pipeline.publish import Publisher
@@ -26,7 +26,7 @@ class ScriptedPipeline:
 
 class RememberingPublisher(Publisher):
     def __init__(self):
-        super().__init__(Output("/nowhere"), {})
+        super().__init__(Output("/nowhere"), {}, NoFence())
         self.published: list[int] = []
 
     def submit(self, part: Part) -> None:
@@ -36,8 +36,7 @@ class RememberingPublisher(Publisher):
 def passes(pipeline, units: int, staged=frozenset()) -> tuple[Passes, RememberingPublisher]:
     publisher = RememberingPublisher()
     progress = LabelProgress(units, 0)
-    lease = Lease("/nowhere/lease.json")
-    return Passes(pipeline, [Part(0, units, units)], set(staged), publisher, progress, lease, 0), publisher
+    return Passes(pipeline, [Part(0, units, units)], set(staged), publisher, progress, NoFence(), 0), publisher
 
 
 def test_a_part_is_published_once_when_its_last_unit_is_committed():
