@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import lake, storage
 from jobs.label.fence import TAKEN_OVER
+from jobs.label.identity import make_identity
 from jobs.label.lease import Lease
 from jobs.label.manifest.listing import (
     LakeState,
@@ -108,7 +108,7 @@ class _LabelRun:
     def run(self) -> int:
         from jobs.label.books import RecordWriter
 
-        started = run_record.now()
+        self._entry: dict[str, Any] = {"started": run_record.now(), "versions": run_record.versions()}
         self._writer = RecordWriter(self.output, self.lease)
         generations = read_generations(self.output)
         state = compare(self.sources, generations)
@@ -136,7 +136,7 @@ class _LabelRun:
             if busy := plan.waits_for(free_resources()):
                 log.warning("%s; waiting until others let go", busy)
             generations = self._prepare_manifest(generations, state, relabel)
-            return self._label(model, generations, plan, started)
+            return self._label(model, generations, plan)
 
     def _prepare_manifest(
         self, seen: Sequence[Generation], state: LakeState, relabel: list[Source]
@@ -207,9 +207,10 @@ class _LabelRun:
             "engine_reason": choice.reason,
             "quantisation": self.record.get("quantisation"),
             "class_names": list(self.model.config.class_names),
-            "versions": run_record.versions(),
+            "versions": self._entry["versions"],
             "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
-            "runs": self.record.get("runs", []),
+            # written now, so that it is there also if this run is killed
+            "runs": [*self.record.get("runs", []), self._entry],
         }
         self._writer.write(self.record)
         model = self.model.config.name
@@ -226,7 +227,7 @@ class _LabelRun:
 
         return Sizes(self.config.images_per_part, self.config.images_per_unit)
 
-    def _label(self, model: Any, generations: Sequence[Generation], plan: Plan, started: str) -> int:
+    def _label(self, model: Any, generations: Sequence[Generation], plan: Plan) -> int:
         from jobs.label.engine import predictor_settings
         from jobs.label.pipeline.chain import Pipeline
         from jobs.label.pipeline.passes import Passes
@@ -277,16 +278,15 @@ class _LabelRun:
             passes.totals.warm_up = plan.max_actors
             missing = passes.run()
         seconds = time.monotonic() - begin
-        self._add_run(passes, started, seconds)
+        self._close_entry(passes, seconds)
         if missing or publisher.unreachable:
             return self._incomplete(missing, passes, publisher.unreachable)
         return self._finish(parts, passes, seconds)
 
-    def _add_run(self, passes: Passes, started: str, seconds: float) -> None:
+    def _close_entry(self, passes: Passes, seconds: float) -> None:
         totals = passes.totals
-        self.record["runs"].append(
+        self._entry.update(
             {
-                "started": started,
                 "finished": run_record.now(),
                 "images": totals.images,
                 "seconds": round(seconds, 3),
@@ -358,22 +358,3 @@ class _LabelRun:
             f"labels     {self.output.labels} ({parts} file{'s' * (parts != 1)})",
         ]
         return "\n".join(lines)
-
-
-def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
-    """All that decides what a run's rows say; another identity into the same OUTPUT is refused."""
-    identity = {
-        "schema_version": SCHEMA_VERSION,
-        "model": model.config.to_dict(),
-        "weights_sha256": model.sha256,
-        "score_threshold": config.score_threshold,
-        "max_detections": config.max_detections or model.config.nms.max_detections,
-        "nms": config.nms or model.config.nms.kind,
-        "precision": config.precision,
-        "engine": config.engine,
-        "max_pixels": config.max_pixels,
-        "max_bytes": config.max_bytes,
-        "limit": config.limit,
-    }
-    # as it will be read back, so that tuples compare equal to JSON's lists
-    return dict(json.loads(json.dumps(identity)))

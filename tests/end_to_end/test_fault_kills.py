@@ -30,7 +30,7 @@ from support.lakes import draw_pictures, write_shards
 from support.models import save_tiny_checkpoint
 from support.s3_server import S3Server
 
-from jobs.label import run
+from jobs.label import lease, run
 from jobs.label.options import LabelConfig
 from jobs.runtime.errors import JobError
 
@@ -41,9 +41,12 @@ IMAGES = 24
 #: victim → the role of the processes that may be struck, where it is not the one that reached the moment
 IN_THE_RUN = {"model actor": "model-actor", "decode worker": "decode-worker", "node": "", "object store": ""}
 DRIVERS = {"driver, SIGTERM": signal.SIGTERM, "driver, SIGKILL": signal.SIGKILL}
+STOPPED = "driver, SIGSTOP"
+#: seconds of the lease in these cells: renewed, lost, taken over
+LEASE = (0.5, 3.0, 5.0)
 CELLS = [
     (victim, moment)
-    for victim in (*IN_THE_RUN, *DRIVERS)
+    for victim in (*IN_THE_RUN, *DRIVERS, STOPPED)
     for moment in MOMENTS
     if (victim, moment) != ("model actor", "index")
 ]
@@ -112,6 +115,9 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(FAULTS))
         environment.setenv("YOLACT_TEST_CONTROL", str(moments.folder))
+        environment.setenv("YOLACT_TEST_LEASE", ":".join(map(str, LEASE)))
+        for name, seconds in zip(("RENEW_SECONDS", "LOST_SECONDS", "TIMEOUT_SECONDS"), LEASE, strict=True):
+            environment.setattr(lease, name, seconds)
         environment.setenv("RAY_worker_niceness", "0")
         # worker processes that one cell leaves idle serve the next
         environment.setenv("RAY_prestart_worker_first_driver", "0")
@@ -181,7 +187,8 @@ def check_and_record(stage, fault_report, cell, output, reader, *, seconds: floa
     assert reader.looks > 0
     filesystem = stage.s3.filesystem()
     assert filesystem.exists(f"{output}/_SUCCESS")
-    assert not [path for path in filesystem.find(f"{output}/_state/staging") if path.endswith(".parquet")]
+    if cell[0] != STOPPED:  # whose actors go on: one may commit a unit again after the end
+        assert not [path for path in filesystem.find(f"{output}/_state/staging") if path.endswith(".parquet")]
     fault_report.record(
         "kills", cell, lost=lost, doubled=doubled, seconds=seconds, runs=runs, looks=reader.looks, **more
     )
@@ -253,3 +260,51 @@ def test_a_driver_that_is_struck_is_resumed(stage, fault_report, victim, moment)
         runs=runs,
         left_seconds=left,
     )
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_driver_that_stood_still_ends_by_itself_and_touches_nothing(stage, fault_report, moment):
+    """It is stopped, another one takes over and finishes, and then it goes on."""
+    output = stage.s3.prefix("out")
+    # a driver that stands still gives no CPU back
+    while len(stage.cluster.worker_nodes) < 4:
+        stage.add_node()
+    with LabelReader(stage.s3, output, stage.parts) as reader:
+        with stage.moments.armed(moment) as number:
+            process = subprocess.Popen(stage.command(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stage.moments.wait(number)
+            process.send_signal(signal.SIGSTOP)
+        try:
+            resumed = time.monotonic()
+            runs = 1 + run_to_the_end(stage, output)
+            objects = state_of(stage.s3, output)
+            process.send_signal(signal.SIGCONT)
+            went_on = time.monotonic()
+            _, err = process.communicate()
+            ended = time.monotonic() - went_on
+        finally:
+            process.kill()
+        assert process.returncode == 1, err
+        assert err.splitlines()[-1].startswith(
+            "yolact: another driver took over this OUTPUT while this one stood still"
+        )
+        assert "Traceback" not in err
+        assert state_of(stage.s3, output) == objects
+        time.sleep(1)
+    check_and_record(
+        stage,
+        fault_report,
+        (STOPPED, moment),
+        output,
+        reader,
+        seconds=reader.progress_after(resumed),
+        runs=runs,
+        ended_seconds=ended,
+    )
+
+
+def state_of(s3: S3Server, output: str) -> dict[str, bytes]:
+    """Every object under OUTPUT with its content, but what late workers commit again: the same rows."""
+    filesystem = s3.filesystem()
+    found = [path for path in filesystem.find(output) if "/_state/staging/" not in path]
+    return {path: filesystem.cat_file(path) for path in found}

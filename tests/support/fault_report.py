@@ -81,6 +81,11 @@ class FaultReport:
         yield "`labels/` and its staged units are not yet removed; commit, right before the put."
         left = [cell["left_seconds"] for cell in cells.values() if cell.get("left_seconds") is not None]
         yield f"After SIGTERM the driver was gone within {max(left):.1f} s (at most 30 are allowed)."
+        ended = [cell["ended_seconds"] for cell in cells.values() if cell.get("ended_seconds") is not None]
+        yield (
+            "A driver that was stopped by SIGSTOP went on after another one had taken over and finished. It ended by "
+            f"itself within {max(ended):.1f} s, with one line, and no object was another than before."
+        )
         yield "The decode worker of the columns index and publish is the task worker that does just that."
         again = [
             f"{victim} at {moment}"

@@ -3,6 +3,7 @@
 YOLACT_TEST_POISON=TEXT   an image whose bytes hold TEXT kills the process that decodes it
 YOLACT_TEST_SLOW=SECONDS  every commit takes so much longer, so that a test can strike in the middle of a run
 YOLACT_TEST_RETRY=N:S     storage operations give up after N attempts or S seconds
+YOLACT_TEST_LEASE=R:L:T   a lease is renewed every R seconds, lost after L, and taken over after T
 YOLACT_TEST_CONTROL=DIR   processes report for duty there, and the one that reaches the moment that DIR/strike.json
                           names says so and stands still until the blow has fallen (see `support.fault_moments`)
 """
@@ -64,6 +65,11 @@ def _short_retries(retry):
     attempts, seconds = os.environ["YOLACT_TEST_RETRY"].split(":")
     init = retry.Retry.__init__
     init.__defaults__ = (int(attempts), float(seconds), *init.__defaults__[2:])
+
+
+def _quick_lease(lease):
+    seconds = [float(value) for value in os.environ["YOLACT_TEST_LEASE"].split(":")]
+    lease.RENEW_SECONDS, lease.LOST_SECONDS, lease.TIMEOUT_SECONDS = seconds
 
 
 #: nobody stands still for longer, whatever becomes of the test
@@ -158,6 +164,8 @@ if "YOLACT_TEST_CONTROL" in os.environ:
     sys.meta_path.insert(0, _Patch("jobs.label.pipeline.stages", _decode_moment))
     sys.meta_path.insert(0, _Patch("jobs.storage", _storage_moments))
     sys.meta_path.insert(0, _Patch("yolact.inference.predictor", _predictor_moment))
+if "YOLACT_TEST_LEASE" in os.environ:
+    sys.meta_path.insert(0, _Patch("jobs.label.lease", _quick_lease))
 if "YOLACT_TEST_RETRY" in os.environ:
     sys.meta_path.insert(0, _Patch("jobs.storage.retry", _short_retries))
 if "YOLACT_TEST_POISON" in os.environ:
