@@ -17,6 +17,7 @@ from jobs.label.options import LabelConfig
 from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, JobError
 from jobs.table import record as run_record
 from jobs.table.output import Output
+from jobs.table.record import RunCounts, RunRecord
 
 if TYPE_CHECKING:
     from jobs.bench.options import BenchConfig
@@ -86,7 +87,7 @@ def label_config(config: BenchConfig, output: str, images_per_unit: int | None =
     )
 
 
-def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> dict[str, Any]:
+def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> RunRecord:
     """Label the sample, then run its stages alone; gives what run.json says."""
     from jobs.bench.stage_speeds import StageSpeeds
     from jobs.label.command import label_lake
@@ -100,11 +101,12 @@ def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> dict
         raise JobError(f"the sample could not be labelled (exit code {code})")
     record = run_record.read(Output.at(folder))
     assert record is not None, "a finished run has a record"
-    steady = record["runs"][-1]["steady"]
-    if not steady["images"]:
-        raise JobError(f"{record['counts']['images']} images are too few to measure {plan.max_actors} actors: --sample")
-    rounds.add(end_to_end=steady["images"] / steady["seconds"])
-    rounds.add_busy(sampler.between(steady["began"], steady["began"] + steady["seconds"]))
+    assert record.counts is not None, "and it has counts"
+    steady = record.runs[-1].steady
+    if not steady.images:
+        raise JobError(f"{record.counts.images} images are too few to measure {plan.max_actors} actors: --sample")
+    rounds.add(end_to_end=steady.images / steady.seconds)
+    rounds.add_busy(sampler.between(steady.began, steady.began + steady.seconds))
     speeds = StageSpeeds(label, record, plan)
     rounds.add(**speeds.model(), decode_only=speeds.decode())
     if config.plain_loop:
@@ -113,7 +115,7 @@ def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> dict
     return record
 
 
-def summary(config: BenchConfig, record: dict[str, Any], plan: Plan, devices: int, rounds: Rounds) -> dict[str, Any]:
+def summary(config: BenchConfig, record: RunRecord, plan: Plan, devices: int, rounds: Rounds) -> dict[str, Any]:
     """All figures as JSON values."""
     rates = rounds.rates
     by_round = zip(rates["end_to_end"], rates["model_only"], rates["decode_only"], strict=True)
@@ -122,19 +124,19 @@ def summary(config: BenchConfig, record: dict[str, Any], plan: Plan, devices: in
     if "plain_loop" in rates:
         pairs = zip(rates["end_to_end"], rates["plain_loop"], strict=True)
         ratios["times_plain_loop"] = spread([whole / plain for whole, plain in pairs])
-    counts = record["counts"]
+    counts = record.counts or RunCounts()
     figures: dict[str, Any] = {
-        "model": record["model"],
-        "precision": record["precision"],
-        "engine": record["engine"],
+        "model": record.model,
+        "precision": record.precision,
+        "engine": record.engine,
         "device": plan.device,
         "plan": plan.describe(),
         "devices_measured": devices,
-        "images_measured": counts["images"],
-        "instances_per_image": counts["instances"] / max(1, counts["ok"]),
-        "failed_images": counts["failed"],
+        "images_measured": counts.images,
+        "instances_per_image": counts.instances / max(1, counts.ok),
+        "failed_images": counts.failed,
         "rounds": config.rounds,
-        "versions": record["versions"],
+        "versions": dict(record.versions),
         "images_per_second": {name: spread(values) for name, values in rates.items()},
         "ratios": ratios,
         "busy_percent": {name: spread(values) for name, values in rounds.busy.items()},

@@ -21,6 +21,7 @@ from jobs.label.pipeline.unit import unpack_unit
 from jobs.lake import ParquetColumns
 from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
+from jobs.table.record import RunRecord
 from yolact.images.decode import ImageError, decode_image
 from yolact.images.prepare import PreparedImage, network_input, prepare_image
 
@@ -39,7 +40,7 @@ _DECODE_SECONDS = 3.0
 class StageSpeeds:
     """Measures on the images of a finished label run. `record` is its run.json."""
 
-    def __init__(self, label: LabelConfig, record: dict[str, Any], plan: Plan) -> None:
+    def __init__(self, label: LabelConfig, record: RunRecord, plan: Plan) -> None:
         from jobs.label.engine import predictor_settings
         from jobs.runtime.model_source import resolve_model
 
@@ -54,7 +55,7 @@ class StageSpeeds:
             output,
             parts,
             source.load(),
-            write_record=lambda: None,
+            keep_quantisation=lambda quantisation: None,
             limits=limits,
             columns=columns,
             plan=plan,

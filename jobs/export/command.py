@@ -20,6 +20,7 @@ from jobs.runtime.progress import LabelProgress
 from jobs.table.pictures import PictureSource
 from jobs.table.pieces import share_runner
 from jobs.table.read import LabelTable, Share, open_labels
+from jobs.table.record import RunRecord
 
 if TYPE_CHECKING:
     from jobs.export.options import ExportConfig
@@ -96,7 +97,7 @@ def _make_format(config: ExportConfig, facts: TableFacts, ids: CocoIds | None, t
     kind = FORMATS[config.format]
     copies = kind.copies_by_default if config.pictures == "auto" else config.pictures == "copy"
     options = ExportOptions(config.segmentation, config.tolerance, copies, config.image_prefix, _copied_prefix(config))
-    model = str((table.run or {}).get("model", "yolact"))
+    model = (table.run or RunRecord()).model or "yolact"
     if issubclass(kind, Coco):
         return kind(facts, options, model, ids)
     return kind(facts, options, model)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from jobs.export.names import NameFacts
 from jobs.runtime.errors import UsageError
 from jobs.table.read import LabelRow, LabelTable, Share, flatten_instances, rows_of_batch
+from jobs.table.record import RunRecord
 from jobs.table.schema import STATUS_OK
 
 
@@ -69,7 +70,7 @@ def join_facts(table: LabelTable, shares: Sequence[ShareFacts], selection: Selec
     starts = []
     pictures = instances = 0
     names = NameFacts()
-    classes: dict[int, str] = dict(enumerate((table.run or {}).get("class_names", ())))
+    classes: dict[int, str] = dict(enumerate((table.run or RunRecord()).class_names))
     for share in shares:
         starts.append((pictures, instances))
         pictures += share.pictures

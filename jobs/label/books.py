@@ -64,9 +64,8 @@ class RecordWriter:
         found = storage.read_versioned(output.run_record)
         self._last = None if found is None else found[0]
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Raises `JobError` where another driver has written run.json meanwhile."""
-        data = json.dumps(record, indent=2).encode()
+    def write(self, data: bytes) -> None:
+        """Replace the content of run.json. Raises `JobError` where another driver has written it meanwhile."""
         found = storage.read_versioned(self._output.run_record)
         there, version = (None, None) if found is None else found
         if there not in (self._last, data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import time
@@ -33,12 +34,13 @@ from jobs.runtime.options import parse_count_range
 from jobs.runtime.ray_session import stopped_by_sigterm
 from jobs.table import record as run_record
 from jobs.table.output import Output
+from jobs.table.record import RunCounts, RunEntry, RunRecord, Thresholds, WeightsFile
 from jobs.table.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from jobs.label.manifest.indexing import Sizes
     from jobs.label.options import LabelConfig
-    from jobs.label.pipeline.passes import Passes
+    from jobs.label.pipeline.passes import Passes, Totals
     from jobs.label.pipeline.publish import Counts
     from jobs.label.pipeline.stages import UnitPredictor
     from jobs.label.plan import Plan
@@ -84,7 +86,9 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
             record = run_record.read(output)
             if record is not None:
                 run_record.check_identity(output, record, identity)
-            return _LabelRun(config, output, sources, model, identity, record or {}, lease, make_predictor).run()
+            return _LabelRun(
+                config, output, sources, model, identity, record or RunRecord(), lease, make_predictor
+            ).run()
     except storage.TransientStorageError as error:
         print(f"yolact: {error}; run the same command again", file=sys.stderr)
         return EXIT_RUN_AGAIN
@@ -101,14 +105,14 @@ class _LabelRun:
     sources: list[Source]
     model: ModelSource
     identity: dict[str, Any]
-    record: dict[str, Any]
+    record: RunRecord
     lease: Lease
     make_predictor: Callable[[int], UnitPredictor] | None
 
     def run(self) -> int:
         from jobs.label.books import RecordWriter
 
-        self._entry: dict[str, Any] = {"started": run_record.now(), "versions": run_record.versions()}
+        self._entry = RunEntry(started=run_record.now(), versions=run_record.versions())
         self._writer = RecordWriter(self.output, self.lease)
         generations = read_generations(self.output)
         state = compare(self.sources, generations)
@@ -187,35 +191,38 @@ class _LabelRun:
 
     def _begin(self, plan: Plan, choice: EngineChoice) -> None:
         """Bind OUTPUT to this identity, with what the first run settled: later runs keep its precision."""
-        self.record = {
-            "schema_version": SCHEMA_VERSION,
-            "status": "running",
-            "run_id": run_record.run_id(self.output, self.identity),
-            "identity_sha256": run_record.identity_hash(self.identity),
-            "identity": self.identity,
-            "model": self.model.config.name,
-            "config": self.model.config.to_dict(),
-            "weights": {"uri": storage.without_credentials(self.model.uri), "sha256": self.model.sha256},
-            "thresholds": {
-                "score": self.config.score_threshold,
-                "nms_iou": self.model.config.nms.iou_threshold,
-                "max_detections": self.identity["max_detections"],
-            },
-            "nms": self.identity["nms"],
-            "precision": choice.precision,
-            "engine": choice.engine,
-            "engine_reason": choice.reason,
-            "quantisation": self.record.get("quantisation"),
-            "class_names": list(self.model.config.class_names),
-            "versions": self._entry["versions"],
-            "inputs": [storage.without_credentials(uri) for uri in self.config.inputs],
+        network = self.model.config
+        self.record = RunRecord(
+            status="running",
+            run_id=run_record.run_id(self.output, self.identity),
+            identity_sha256=run_record.identity_hash(self.identity),
+            identity=self.identity,
+            model=network.name,
+            config=network.to_dict(),
+            weights=WeightsFile(storage.without_credentials(self.model.uri), self.model.sha256),
+            thresholds=Thresholds(
+                self.config.score_threshold, network.nms.iou_threshold, self.identity["max_detections"]
+            ),
+            nms=self.identity["nms"],
+            precision=choice.precision,
+            engine=choice.engine,
+            engine_reason=choice.reason,
+            quantisation=self.record.quantisation,
+            class_names=tuple(network.class_names),
+            versions=self._entry.versions,
+            inputs=tuple(storage.without_credentials(uri) for uri in self.config.inputs),
             # written now, so that it is there also if this run is killed
-            "runs": [*self.record.get("runs", []), self._entry],
-        }
-        self._writer.write(self.record)
+            runs=(*self.record.runs, self._entry),
+        )
+        self._write()
         model = self.model.config.name
-        run_id, how = self.record["run_id"], choice.describe()
+        run_id, how = self.record.run_id, choice.describe()
         log.info("run %s: %s, %s on %s, %s", run_id, model, how, plan.device, plan.describe())
+
+    def _write(self, **changes: Any) -> None:
+        """Write run.json with other values in some fields of the record."""
+        self.record = dataclasses.replace(self.record, **changes)
+        self._writer.write(self.record.to_json())
 
     @property
     def _columns(self) -> ParquetColumns:
@@ -242,7 +249,7 @@ class _LabelRun:
         todo = [part for part in parts if part.number not in published]
         metadata = {
             "yolact.schema_version": str(SCHEMA_VERSION),
-            "yolact.identity": self.record["identity_sha256"],
+            "yolact.identity": self.record.identity_sha256,
             "yolact.model": self.model.config.name,
         }
         limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
@@ -252,7 +259,7 @@ class _LabelRun:
             self.output,
             parts,
             model,
-            write_record=lambda: self._writer.write(self.record),
+            keep_quantisation=lambda quantisation: self._write(quantisation=quantisation),
             limits=limits,
             columns=self._columns,
             plan=plan,
@@ -265,7 +272,7 @@ class _LabelRun:
             self.make_predictor or settings.make_predictor,
             self.model.config.class_names,
             metadata,
-            JobMetrics("label", self.record["run_id"]),
+            JobMetrics("label", self.record.run_id),
             plan,
         )
         total = sum(part.images for part in parts)
@@ -278,28 +285,26 @@ class _LabelRun:
             passes.totals.warm_up = plan.max_actors
             missing = passes.run()
         seconds = time.monotonic() - begin
-        self._close_entry(passes, seconds)
+        entry = self._closed_entry(passes.totals, seconds)
+        runs = (*self.record.runs[:-1], entry)
         if missing or publisher.unreachable:
+            self._write(status="incomplete", runs=runs)
             return self._incomplete(missing, passes, publisher.unreachable)
-        return self._finish(parts, passes, seconds)
+        return self._finish(parts, passes, entry, runs)
 
-    def _close_entry(self, passes: Passes, seconds: float) -> None:
-        totals = passes.totals
-        self._entry.update(
-            {
-                "finished": run_record.now(),
-                "images": totals.images,
-                "seconds": round(seconds, 3),
-                "images_per_second": round(totals.images / seconds, 3),
-                "steady": totals.steady(),
-                "stage_seconds": {stage: round(spent, 3) for stage, spent in totals.seconds.items()},
-                "retries": dict(totals.retries),
-            }
+    def _closed_entry(self, totals: Totals, seconds: float) -> RunEntry:
+        return dataclasses.replace(
+            self._entry,
+            finished=run_record.now(),
+            images=totals.images,
+            seconds=round(seconds, 3),
+            images_per_second=round(totals.images / max(seconds, 1e-3), 3),
+            steady=totals.steady(),
+            stage_seconds={stage: round(spent, 3) for stage, spent in totals.seconds.items()},
+            retries=dict(totals.retries),
         )
 
     def _incomplete(self, missing: list[int], passes: Passes, unpublished: list[str]) -> int:
-        self.record["status"] = "incomplete"
-        self._writer.write(self.record)
         problems = [passes.problems[unit] for unit in missing if unit in passes.problems]
         reasons = [problem.problem for problem in problems] + unpublished
         images = passes.images_in(missing)
@@ -315,26 +320,18 @@ class _LabelRun:
         )
         return EXIT_RUN_AGAIN if again else EXIT_FAILED
 
-    def _finish(self, parts: Sequence[Part], passes: Passes, seconds: float) -> int:
+    def _finish(self, parts: Sequence[Part], passes: Passes, entry: RunEntry, runs: tuple[RunEntry, ...]) -> int:
         """Balance the books and put the marker. Raises `JobError` where they do not balance."""
         from jobs.label.books import balance, write_success
 
         counts = balance(self.output, parts, self.lease)
-        self.lease.delete([entry.uri for entry in storage.list_objects(self.output.staging)])
-        self.record |= {
-            "status": "finished",
-            "counts": {
-                "images": counts.images,
-                "ok": counts.images - counts.failed,
-                "failed": counts.failed,
-                "instances": counts.instances,
-                "by_status": counts.statuses,
-            },
-        }
-        self._writer.write(self.record)
-        summary = self._summary(counts, passes, seconds, len(parts))
+        self.lease.delete([found.uri for found in storage.list_objects(self.output.staging)])
+        ok = counts.images - counts.failed
+        books = RunCounts(counts.images, ok, counts.failed, counts.instances, counts.statuses)
+        self._write(status="finished", runs=runs, counts=books)
+        summary = self._summary(counts, passes, entry.seconds, len(parts))
         marker = {
-            "identity_sha256": self.record["identity_sha256"],
+            "identity_sha256": self.record.identity_sha256,
             "listing": listing_digest(self._labelled),
             "parts": parts_digest(part.number for part in parts),
             "images": counts.images,
@@ -353,7 +350,7 @@ class _LabelRun:
             f"images     {counts.images:,} ({counts.images - counts.failed:,} ok, {counts.failed:,} failed"
             + (f": {failures})" if failures else ")"),
             f"instances  {counts.instances:,}",
-            f"this run   {this_run:,} images in {seconds:.1f} s, {this_run / seconds:.2f} images/s"
+            f"this run   {this_run:,} images in {seconds:.1f} s, {this_run / max(seconds, 1e-3):.2f} images/s"
             + (f", {retries:,} retries" if retries else ""),
             f"labels     {self.output.labels} ({parts} file{'s' * (parts != 1)})",
         ]

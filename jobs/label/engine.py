@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jobs.label.pipeline.stages import InputLimits
     from jobs.lake import ParquetColumns
     from jobs.table.output import Output
+    from jobs.table.record import RunRecord
     from yolact.inference.predictor import Predictor
     from yolact.network.model import Yolact
 
@@ -27,22 +28,22 @@ def device_for(config: LabelConfig) -> str:
     return "cpu" if config.precision == "int8" or config.engine == "openvino" else config.device
 
 
-def settle_engine(config: LabelConfig, record: Mapping[str, Any], plan: Plan, num_nodes: int) -> EngineChoice:
+def settle_engine(config: LabelConfig, record: RunRecord, plan: Plan, num_nodes: int) -> EngineChoice:
     """What was asked for, filled in by what the model's nodes can do, or by what run.json says of an earlier start.
 
     Raises `UsageError` for what these nodes cannot run.
     """
-    if "precision" in record:
+    if record.precision:
         # older run.json files have no "engine": all runs were eager then
-        precision, engine = record["precision"], record.get("engine", "eager")
+        precision, engine = record.precision, record.engine or "eager"
     else:
         precision, engine = config.precision, config.engine
     try:
         choice = choose_engine(precision, engine, _capabilities(plan, num_nodes))
     except ValueError as error:
         raise UsageError(f"--precision {precision} --engine {engine}: {error}") from error
-    if "engine" in record:
-        return EngineChoice(choice.precision, choice.engine, record["engine_reason"])
+    if record.engine:
+        return EngineChoice(choice.precision, choice.engine, record.engine_reason)
     return choice
 
 
@@ -60,12 +61,12 @@ def _capabilities(plan: Plan, num_nodes: int) -> Capabilities:
 
 def predictor_settings(
     config: LabelConfig,
-    record: dict[str, Any],
+    record: RunRecord,
     output: Output,
     parts: Sequence[Part],
     model: Yolact,
     *,
-    write_record: Callable[[], None],
+    keep_quantisation: Callable[[dict[str, Any]], None],
     limits: InputLimits,
     columns: ParquetColumns,
     plan: Plan,
@@ -77,19 +78,19 @@ def predictor_settings(
     return PredictorSettings(
         weights,
         device=plan.device,
-        precision=record["precision"],
+        precision=record.precision,
         score_threshold=config.score_threshold,
-        max_detections=record["thresholds"]["max_detections"],
-        nms=record["nms"],
+        max_detections=record.thresholds.max_detections or model.config.nms.max_detections,
+        nms=record.nms,
         batch_size=config.batch_size,
-        engine=record["engine"],
+        engine=record.engine,
         network=network_for_actors(
             record,
             output,
             parts,
             model,
             weights,
-            write_record=write_record,
+            keep_quantisation=keep_quantisation,
             limits=limits,
             columns=columns,
             plan=plan,
@@ -98,46 +99,46 @@ def predictor_settings(
 
 
 def network_for_actors(
-    record: dict[str, Any],
+    record: RunRecord,
     output: Output,
     parts: Sequence[Part],
     model: Yolact,
     weights: ObjectRef,
     *,
-    write_record: Callable[[], None],
+    keep_quantisation: Callable[[dict[str, Any]], None],
     limits: InputLimits,
     columns: ParquetColumns,
     plan: Plan,
 ) -> ObjectRef | None:
     """The model as OpenVINO's network, made once for all actors; None where another engine runs it.
 
-    int8 is quantised on a sample of `parts`, once for a run: `record` says which network it is, and `write_record`
-    keeps that before the first label, so that a later start finds the network that made it. `weights` is `model` in
+    int8 is quantised on a sample of `parts`, once for a run: `record` says which network it is, and `keep_quantisation`
+    writes that before the first label, so that a later start finds the network that made it. `weights` is `model` in
     Ray's object store.
     """
     import ray
 
     from jobs.label.networks import converted, quantise_on_lake, read_quantised, sample_rows
 
-    if record["engine"] != "openvino" or not parts:
+    if record.engine != "openvino" or not parts:
         return None
-    if record["precision"] != "int8":
+    if record.precision != "int8":
         # without OpenVINO on the driver, each actor converts the model itself
-        return ray.put(converted(model, record["weights"]["sha256"])) if capabilities_here("cpu").openvino else None
-    if record["quantisation"] is None:
-        network, record["quantisation"] = quantise_on_lake(
+        return ray.put(converted(model, record.weights.sha256)) if capabilities_here("cpu").openvino else None
+    if record.quantisation is None:
+        network, quantisation = quantise_on_lake(
             output,
             sample_rows(output, parts),
             weights,
-            record["weights"]["sha256"],
+            record.weights.sha256,
             limits=limits,
             columns=columns,
             num_cpus=plan.actor_cpus,
             threads=plan.threads,
         )
-        write_record()
+        keep_quantisation(quantisation)
     else:
-        network = read_quantised(output, record["quantisation"])
+        network = read_quantised(output, record.quantisation)
     return ray.put(network)
 
 

@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,7 @@ def sample_rows(output: Output, parts: Sequence[Part], count: int = SAMPLE_IMAGE
     return rows
 
 
-def read_quantised(output: Output, quantisation: dict[str, Any]) -> OpenVinoNetwork:
+def read_quantised(output: Output, quantisation: Mapping[str, Any]) -> OpenVinoNetwork:
     """The network of an earlier start of this run. Raises `JobError` where it is not what run.json says."""
     from yolact.inference.openvino_engine import OpenVinoNetwork
 

@@ -15,6 +15,7 @@ from jobs.report.truth import GroundTruth, Scores
 from jobs.table.pictures import PictureSource
 from jobs.table.pieces import ShareRunner, share_runner
 from jobs.table.read import LabelRow, LabelTable, Share
+from jobs.table.record import RunRecord
 
 _BATCH_ROWS = 4096
 #: thumbnails of all pictures together, before base64 makes a third more of them
@@ -144,7 +145,7 @@ def _survey(runner: ShareRunner, work: _SurveyShare) -> _Survey:
 def _review(runner: ShareRunner, numbers: Numbers, table: LabelTable, most: int) -> list[Suspect]:
     if most == 0:
         return []
-    limit = (table.run or {}).get("thresholds", {}).get("max_detections")
+    limit = (table.run or RunRecord()).thresholds.max_detections
     work = _ReviewShare(Reviewer(numbers.size_medians(), limit), most)
     return worst((suspect for piece in runner.over(work) for suspect in piece), most)
 

@@ -14,6 +14,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.model_source import resolve_model
 from jobs.table.pictures import PictureSource
 from jobs.table.read import LabelTable, open_labels
+from jobs.table.record import RunRecord
 
 if TYPE_CHECKING:
     from jobs.report.options import ReportConfig
@@ -38,8 +39,8 @@ def write_report(config: ReportConfig) -> str:
     note = ""
     if model is not None:
         views = _prototype_views(config.prototypes, table, content, model.load())
-        labelled_by = (table.run or {}).get("weights", {}).get("sha256")
-        if labelled_by not in (None, model.sha256):
+        labelled_by = (table.run or RunRecord()).weights.sha256
+        if labelled_by not in ("", model.sha256):
             note = "These come from other weights than the labels on this page."
     page = render(table, config.labels, content, views, note).encode()
     storage.put_atomic(config.output, page)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from jobs.report.building import ReportContent
 from jobs.report.review import WEIGHTS
 from jobs.report.statistics import Chart, Numbers, charts
 from jobs.table.read import LabelTable
+from jobs.table.record import RunRecord
 
 if TYPE_CHECKING:
     from jobs.report.prototypes import PrototypeView
@@ -75,11 +76,11 @@ def render(
     prototype_note: str = "",
 ) -> str:
     """The whole page. `labels` is what the user called the table."""
-    run = table.run or {}
+    run = table.run or RunRecord()
     numbers = content.numbers
     page = Page(
         title=labels,
-        model=str(run.get("model", "")),
+        model=run.model,
         warnings=_warnings(table, content),
         figures=_figures(numbers, run),
         sampling=_sampling(content),
@@ -143,7 +144,7 @@ def _warnings(table: LabelTable, content: ReportContent) -> list[str]:
     return warnings
 
 
-def _figures(numbers: Numbers, run: Mapping[str, Any]) -> list[dict[str, str]]:
+def _figures(numbers: Numbers, run: RunRecord) -> list[dict[str, str]]:
     failed = numbers.pictures - numbers.ok
     share = failed / numbers.pictures if numbers.pictures else 0.0
     empty = int(numbers.per_picture[0])
@@ -154,9 +155,9 @@ def _figures(numbers: Numbers, run: Mapping[str, Any]) -> list[dict[str, str]]:
         {"name": "Nothing found", "value": f"{empty:,}", "note": f"{empty / max(numbers.ok, 1):.1%}"},
         {"name": "Failed", "value": f"{failed:,}", "note": f"{share:.2%}"},
     ]
-    runs = [entry for entry in run.get("runs", []) if entry.get("images")]
+    runs = [entry for entry in run.runs if entry.images]
     if runs:
-        images, seconds = (sum(entry[key] for entry in runs) for key in ("images", "seconds"))
+        images, seconds = sum(entry.images for entry in runs), sum(entry.seconds for entry in runs)
         figures.append({"name": "Throughput", "value": f"{images / max(seconds, 1e-9):,.1f}", "note": "pictures/s"})
     return figures
 
@@ -219,8 +220,9 @@ def _percent(value: float) -> str:
     return "–" if value < 0 else f"{100 * value:.1f}"
 
 
-def _identity(run: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _identity(run: RunRecord) -> list[tuple[str, str]]:
     """What of run.json tells one run from another, nested things flattened; long lists of classes left out."""
+    values = run.to_dict()
     pairs: list[tuple[str, str]] = []
     for name in (
         "status",
@@ -233,14 +235,14 @@ def _identity(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         "identity_sha256",
         "versions",
     ):
-        value = run.get(name)
+        value = values[name]
         if isinstance(value, dict):
-            pairs += [(f"{name} {key}", str(entry)) for key, entry in value.items()]
-        elif isinstance(value, list):
+            pairs += [(f"{name} {key}", str(entry)) for key, entry in value.items() if entry not in (None, "")]
+        elif isinstance(value, tuple) and value:
             pairs.append((name, ", ".join(map(str, value))))
-        elif value is not None:
+        elif value:
             pairs.append((name, str(value)))
-    for number, entry in enumerate(run.get("runs", []), start=1):
+    for number, entry in enumerate(values["runs"], start=1):
         words = ", ".join(f"{key} {value}" for key, value in entry.items() if not isinstance(value, dict))
         pairs.append((f"run {number}", words))
     return pairs

@@ -10,7 +10,6 @@ Only whole parts are ever visible, so a table can be read while its run is still
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,9 @@ from pycocotools import mask as coco_mask
 
 from jobs import storage
 from jobs.runtime.errors import UsageError
+from jobs.table.output import Output
+from jobs.table.record import RunRecord
+from jobs.table.record import read as read_record
 from jobs.table.schema import INSTANCE, LABELS, SCHEMA_VERSION, STATUS_OK
 
 _GLOB = re.compile(r"[*?[]")
@@ -111,19 +113,14 @@ class LabelTable:
     output: str | None
 
     @cached_property
-    def run(self) -> dict[str, Any] | None:
+    def run(self) -> RunRecord | None:
         """What `run.json` says of the run (identity, class names, counts); None for files without one."""
-        if self.output is None:
-            return None
-        try:
-            return dict(json.loads(storage.read_bytes(f"{self.output}/run.json")))
-        except storage.ObjectMissingError:
-            return None
+        return None if self.output is None else read_record(Output(self.output))
 
     @cached_property
     def finished(self) -> bool:
         """Whether the run has written its last part."""
-        return self.output is not None and storage.exists(f"{self.output}/_SUCCESS")
+        return self.output is not None and storage.exists(Output(self.output).success)
 
     def shares(self, rows_per_share: int = 8192) -> list[Share]:
         """Cut the table into pieces of whole row groups, about `rows_per_share` rows each; reads only file footers."""
@@ -157,7 +154,7 @@ def open_labels(labels: str) -> LabelTable:
     elif labels.endswith(".parquet") and storage.exists(labels):
         files = [labels]
     else:
-        files = _parquet_files(f"{labels}/labels")
+        files = _parquet_files(Output(labels).labels)
         output = labels if files else labels.removesuffix("/labels") if labels.endswith("/labels") else None
         files = files or _parquet_files(labels)
     if not files:

@@ -7,14 +7,138 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from jobs import storage
 from jobs.runtime import logs
 from jobs.runtime.errors import UsageError
 from jobs.table.output import Output
+from jobs.table.schema import SCHEMA_VERSION
 
 _PACKAGES = ("yolact-ray", "ray", "torch", "torchvision", "pyarrow", "pillow", "numpy")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """The file that the weights came from; `sha256` is of its bytes. Both are empty where it is not known."""
+
+    uri: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What an instance had to pass: score and overlap (IoU) from 0 to 1, and the most instances of an image."""
+
+    score: float = 0.0
+    nms_iou: float = 0.0
+    max_detections: int | None = None
+
+
+@dataclass(frozen=True)
+class Steady:
+    """Work after the warm-up: images, seconds, and the `time.time()` at which it began."""
+
+    images: int = 0
+    seconds: float = 0.0
+    began: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """One start of the run. `finished` is None while it goes on, and for good where it was killed.
+
+    Times are ISO 8601, UTC. `seconds` are of labelling alone, `stage_seconds` by stage, `retries` by reason. `versions`
+    are of the packages; empty in entries of earlier versions of this program.
+    """
+
+    started: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    finished: str | None = None
+    images: int = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    steady: Steady = field(default_factory=Steady)
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    retries: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunCounts:
+    """The books of a finished run; `by_status` are images."""
+
+    images: int = 0
+    ok: int = 0
+    failed: int = 0
+    instances: int = 0
+    by_status: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What run.json says of a run. A key that an earlier version did not write has the value of its default.
+
+    `status` is running, incomplete or finished. `identity` decides what the rows say. `precision` and `engine` are what
+    the first start settled, empty where it was not yet. `versions` are those of the last start; each start has its own
+    in `runs`. `counts` is None until the run is finished.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    status: str = ""
+    run_id: str = ""
+    identity_sha256: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    weights: WeightsFile = field(default_factory=WeightsFile)
+    thresholds: Thresholds = field(default_factory=Thresholds)
+    nms: str = ""
+    precision: str = ""
+    engine: str = ""
+    engine_reason: str = ""
+    quantisation: Mapping[str, Any] | None = None
+    class_names: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[str, ...] = ()
+    runs: tuple[RunEntry, ...] = ()
+    counts: RunCounts | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as JSON values, under the keys of run.json."""
+        values = asdict(self)
+        if self.counts is None:
+            del values["counts"]
+        return values
+
+    def to_json(self) -> bytes:
+        """The content of run.json."""
+        return json.dumps(self.to_dict(), indent=2).encode()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
+        """From the keys of run.json; those it does not know are left out."""
+        known = _known(cls, values)
+        if "class_names" in known:
+            known["class_names"] = tuple(known["class_names"])
+        if "inputs" in known:
+            known["inputs"] = tuple(known["inputs"])
+        for name, kind in (("weights", WeightsFile), ("thresholds", Thresholds), ("counts", RunCounts)):
+            if known.get(name) is not None:
+                known[name] = kind(**_known(kind, known[name]))
+        known["runs"] = tuple(_entry(entry) for entry in known.get("runs", ()))
+        return cls(**known)
+
+
+def _entry(values: Mapping[str, Any]) -> RunEntry:
+    known = _known(RunEntry, values)
+    known["steady"] = Steady(**_known(Steady, known.get("steady", {})))
+    return RunEntry(**known)
+
+
+def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {entry.name for entry in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
@@ -28,22 +152,27 @@ def run_id(output: Output, identity: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
+    """The versions of the packages that decide what a run computes."""
     return {package: importlib.metadata.version(package) for package in _PACKAGES}
 
 
-def read(output: Output) -> dict[str, Any] | None:
+def read(output: Output) -> RunRecord | None:
+    """What run.json says; None where there is none. Raises `UsageError` for a file of something else."""
     try:
-        record: dict[str, Any] = json.loads(storage.read_bytes(output.run_record))
+        values = json.loads(storage.read_bytes(output.run_record))
     except storage.ObjectMissingError:
         return None
     except ValueError:
+        values = None
+    try:
+        return RunRecord.from_dict(values)
+    except (AttributeError, TypeError):
         raise UsageError(f"{output.run_record} is not a run record of this job; choose another --output") from None
-    return record
 
 
-def check_identity(output: Output, record: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def check_identity(output: Output, record: RunRecord, identity: Mapping[str, Any]) -> None:
     """Raise `UsageError` showing both identities where they differ."""
-    there: Mapping[str, Any] = record.get("identity", {})
+    there = record.identity
     if there == identity:
         return
     keys = [key for key in sorted({*there, *identity}) if there.get(key) != identity.get(key)]
@@ -64,6 +193,7 @@ def _abbreviate(value: object) -> str:
 
 
 def read_success(output: Output) -> dict[str, Any] | None:
+    """The marker of a finished run; None where there is none, or none that can be read."""
     try:
         marker: dict[str, Any] = json.loads(storage.read_bytes(output.success))
     except (storage.ObjectMissingError, ValueError):
@@ -72,4 +202,5 @@ def read_success(output: Output) -> dict[str, Any] | None:
 
 
 def now() -> str:
+    """The time in UTC, to the second, as ISO 8601."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

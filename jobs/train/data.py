@@ -11,6 +11,7 @@ from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import read_coco, settle_problems, tell_notes
 from jobs.table.pictures import PictureSource
 from jobs.table.read import LabelRow, open_labels
+from jobs.table.record import RunRecord
 from jobs.train.image_checks import check_images
 from yolact.coco.annotations import (
     AnnotatedImage,
@@ -182,7 +183,7 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
         UsageError: if the table names no classes.
     """
     table = open_labels(labels)
-    names: dict[int, str] = dict(enumerate((table.run or {}).get("class_names", ())))
+    names: dict[int, str] = dict(enumerate((table.run or RunRecord()).class_names))
     images, places = [], {}
     for share in table.shares():
         part = share.uri.rpartition("/")[2]

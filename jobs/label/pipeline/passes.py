@@ -16,6 +16,7 @@ from jobs.label.pipeline.unit import UnitRecord
 from jobs.runtime.progress import LabelProgress
 from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART
+from jobs.table.record import Steady
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +53,10 @@ class Totals:
         for stage, seconds in record.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
-    def steady(self) -> dict[str, float]:
-        """Images and seconds from the end of the warm-up on, and the `time.time()` at which that was."""
+    def steady(self) -> Steady:
+        """The work from the end of the warm-up on."""
         seconds = self._last - self._steady_began if self._steady_images else 0.0
-        return {"images": self._steady_images, "seconds": round(seconds, 3), "began": round(self._steady_began, 3)}
+        return Steady(self._steady_images, round(seconds, 3), round(self._steady_began, 3))
 
     def notes(self) -> str:
         pieces = [f"{count:,} {status}" for status, count in sorted(self.failures.items())]

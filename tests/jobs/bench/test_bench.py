@@ -43,12 +43,12 @@ def test_steady_work_begins_after_the_first_unit_of_every_actor():
     totals = Totals(warm_up=2)
     for images in (7, 7):
         totals.add(UnitRecord(0, images=images))
-    assert totals.steady()["images"] == 0
+    assert totals.steady().images == 0
     time.sleep(0.05)
     totals.add(UnitRecord(2, images=5))
     steady = totals.steady()
-    assert steady["images"] == 5
-    assert 0.05 <= steady["seconds"] < 5
+    assert steady.images == 5
+    assert 0.05 <= steady.seconds < 5
     assert totals.images == 19
 
 

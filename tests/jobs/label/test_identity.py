@@ -13,7 +13,7 @@ from jobs.label.options import LabelConfig
 from jobs.runtime.errors import UsageError
 from jobs.runtime.model_source import ModelSource
 from jobs.table.output import Output
-from jobs.table.record import check_identity, identity_hash
+from jobs.table.record import RunRecord, check_identity, identity_hash
 from yolact.config import CONFIGS
 
 FIELDS = {field.name for field in dataclasses.fields(LabelConfig)}
@@ -61,7 +61,7 @@ def test_a_resume_with_another_column_is_refused():
     there = make_identity(dataclasses.replace(BASE, image_column="photo"), MODEL)
     asked = make_identity(dataclasses.replace(BASE, image_column="drawing"), MODEL)
     with pytest.raises(UsageError, match=r"image_column photo; asked: .*image_column drawing"):
-        check_identity(Output("out"), {"identity": there}, asked)
+        check_identity(Output("out"), RunRecord(identity=there), asked)
 
 
 def test_every_option_stands_in_the_docs_with_its_side():

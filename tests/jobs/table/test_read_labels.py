@@ -45,7 +45,7 @@ def test_a_table_is_found_by_any_of_its_names(output, rows, name):
     assert len(table.files) == 2
     assert sum(share.rows for share in table.shares()) == len(rows)
     if "*" not in name:
-        assert table.run["class_names"] == list(CLASS_NAMES)
+        assert table.run.class_names == CLASS_NAMES
         assert table.finished
 
 
