@@ -34,8 +34,8 @@ from benchmarks.harness import run_benchmark
 from jobs import storage
 from jobs.label.fence import NoFence
 from jobs.label.manifest import parts as manifest
-from jobs.label.manifest.indexing import Sizes, source_table
-from jobs.label.manifest.parts import Generation, Part
+from jobs.label.manifest.indexing import source_table
+from jobs.label.manifest.parts import Generation, Part, Sizes
 from jobs.label.pipeline.publish import COUNTS_KEY, count_rows
 from jobs.lake import INDEX, Source, expand_inputs
 from jobs.table import parquet as tables
@@ -208,7 +208,7 @@ def _follow(process: subprocess.Popen[str], begin: float, start: Start, done: th
 def measure(config: ManifestScaleConfig, place: str) -> ManifestFigures:
     """All figures, of a lake and an OUTPUT made under `place`."""
     from benchmarks.scale.stand_in import save_stand_in_checkpoint
-    from jobs.label.manifest.indexing import Sizes
+    from jobs.label.manifest.parts import Sizes
     from jobs.table.output import Output
 
     lake, output = f"{place}/lake", Output.at(f"{place}/out")

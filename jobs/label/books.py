@@ -1,4 +1,4 @@
-"""The books of a run: run.json while it goes on, the balance at its end, and the marker of a finished run."""
+"""The end of a run: its books are balanced, and the marker of a finished run is written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from jobs import storage
-from jobs.label.fence import Fence, written_meanwhile
+from jobs.label.fence import Fence
 from jobs.label.manifest.ids import digest_of, find_doubled, read_hashes
 from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.publish import Counts, PartBooks, read_books
@@ -54,22 +54,3 @@ def write_success(output: Output, marker: Mapping[str, Any], fence: Fence) -> No
     """Put the marker, the last step of a run. A marker that is there already is replaced."""
     found = storage.read_versioned(output.success)
     fence.replace(output.success, json.dumps(marker, indent=2).encode(), None if found is None else found[1])
-
-
-class RecordWriter:
-    """Writes run.json for one driver. It is only replaced as this driver last saw it."""
-
-    def __init__(self, output: Output, fence: Fence) -> None:
-        self._output, self._fence = output, fence
-        found = storage.read_versioned(output.run_record)
-        self._last = None if found is None else found[0]
-
-    def write(self, data: bytes) -> None:
-        """Replace the content of run.json. Raises `JobError` where another driver has written it meanwhile."""
-        found = storage.read_versioned(self._output.run_record)
-        there, version = (None, None) if found is None else found
-        if there not in (self._last, data):
-            self._fence.check()
-            raise written_meanwhile(self._output.run_record)
-        self._fence.replace(self._output.run_record, data, version)
-        self._last = data

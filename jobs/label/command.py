@@ -24,11 +24,13 @@ from jobs.label.manifest.listing import (
     parts_digest,
     report_changed,
 )
-from jobs.label.manifest.parts import Generation, Part, all_parts, read_generations, remove_strays
+from jobs.label.manifest.parts import Generation, Part, Sizes, all_parts, read_generations, remove_strays
 from jobs.label.options import check_options
+from jobs.label.record_file import RecordWriter
 from jobs.lake import ParquetColumns, Source
 from jobs.runtime.errors import EXIT_FAILED, EXIT_OK, EXIT_RUN_AGAIN, EXIT_TOO_MANY_BAD_IMAGES, JobError
 from jobs.runtime.logs import configure_logging
+from jobs.runtime.metrics import JobMetrics
 from jobs.runtime.model_source import ModelSource, resolve_model
 from jobs.runtime.options import parse_count_range
 from jobs.runtime.ray_session import stopped_by_sigterm
@@ -38,7 +40,6 @@ from jobs.table.record import RunCounts, RunEntry, RunRecord, Thresholds, Weight
 from jobs.table.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from jobs.label.manifest.indexing import Sizes
     from jobs.label.options import LabelConfig
     from jobs.label.pipeline.passes import Passes, Totals
     from jobs.label.pipeline.publish import Counts
@@ -110,8 +111,6 @@ class _LabelRun:
     make_predictor: Callable[[int], UnitPredictor] | None
 
     def run(self) -> int:
-        from jobs.label.books import RecordWriter
-
         self._entry = RunEntry(started=run_record.now(), versions=run_record.versions())
         self._writer = RecordWriter(self.output, self.lease)
         generations = read_generations(self.output)
@@ -230,8 +229,6 @@ class _LabelRun:
 
     @property
     def _sizes(self) -> Sizes:
-        from jobs.label.manifest.indexing import Sizes
-
         return Sizes(self.config.images_per_part, self.config.images_per_unit)
 
     def _label(self, model: Any, generations: Sequence[Generation], plan: Plan) -> int:
@@ -240,7 +237,6 @@ class _LabelRun:
         from jobs.label.pipeline.passes import Passes
         from jobs.label.pipeline.publish import Publisher
         from jobs.label.pipeline.stages import InputLimits
-        from jobs.runtime.metrics import JobMetrics
         from jobs.runtime.progress import LabelProgress
 
         parts = all_parts(generations)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ import ray
 from jobs import lake, storage
 from jobs.label.fence import Fence
 from jobs.label.manifest import parts as manifest
-from jobs.label.manifest.parts import Generation, Part
+from jobs.label.manifest.parts import Generation, Part, Sizes
 from jobs.lake import Source
 from jobs.runtime.errors import UsageError
 from jobs.table import parquet as tables
@@ -28,15 +27,6 @@ log = logging.getLogger(__name__)
 
 _IN_FLIGHT = 32
 _IMAGES_AT_ONCE = 65_536
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How the manifest is cut; `images_per_unit` None fits it to the size of the lake."""
-
-    images_per_part: int = 65_536
-    images_per_unit: int | None = None
-    bytes_per_unit: int = 64 << 20
 
 
 def add_generation(

@@ -20,8 +20,7 @@ from jobs import storage
 from jobs.label.fence import Fence
 from jobs.label.manifest import parts as manifest
 from jobs.label.manifest.ids import Place, find_doubled
-from jobs.label.manifest.indexing import Sizes
-from jobs.label.manifest.parts import Generation, Part
+from jobs.label.manifest.parts import Generation, Part, Sizes
 from jobs.label.manifest.relabel import PartWriter, complete_replaced
 from jobs.table.output import Output
 

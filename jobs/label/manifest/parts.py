@@ -62,6 +62,15 @@ class Generation:
     version: str | None = None
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How the manifest is cut; `images_per_unit` None fits it to the size of the lake."""
+
+    images_per_part: int = 65_536
+    images_per_unit: int | None = None
+    bytes_per_unit: int = 64 << 20
+
+
 def unit_starts(lengths: np.ndarray, images_per_unit: int, bytes_per_unit: int) -> np.ndarray:
     """First row of each unit in a group of neighbouring images.
 

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from jobs.label.fence import Fence
 from jobs.label.manifest import parts as manifest
-from jobs.label.manifest.indexing import Sizes, list_groups
-from jobs.label.manifest.parts import Generation, Part
+from jobs.label.manifest.indexing import list_groups
+from jobs.label.manifest.parts import Generation, Part, Sizes
 from jobs.lake import INDEX, ParquetColumns, Source
 from jobs.table import parquet as tables
 from jobs.table.output import Output

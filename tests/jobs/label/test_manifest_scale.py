@@ -19,7 +19,7 @@ from benchmarks.scale.manifest import (
     write_staged,
 )
 from jobs.label import run
-from jobs.label.manifest.indexing import Sizes
+from jobs.label.manifest.parts import Sizes
 from jobs.label.options import LabelConfig
 from jobs.table.output import Output
 

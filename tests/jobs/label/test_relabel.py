@@ -14,10 +14,10 @@ from jobs import lake, storage
 from jobs.label.fence import NoFence
 from jobs.label.manifest import ids, indexing
 from jobs.label.manifest import parts as manifest
-from jobs.label.manifest.indexing import Sizes, add_generation, source_table
+from jobs.label.manifest.indexing import add_generation, source_table
 from jobs.label.manifest.listing import compare
 from jobs.label.manifest.mending import mend
-from jobs.label.manifest.parts import Generation, Part, read_generations
+from jobs.label.manifest.parts import Generation, Part, Sizes, read_generations
 from jobs.label.manifest.relabel import replace_changed
 from jobs.lake import ParquetColumns, Source
 from jobs.table import parquet as tables
