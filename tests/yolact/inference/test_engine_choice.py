@@ -69,7 +69,7 @@ def test_what_is_named_is_kept():
         ("int8", "auto", PLAIN_CPU, r"yolact-ray\[openvino\]"),
         ("int8", "auto", AMPERE, "not on cuda"),
         ("float16", "openvino", replace(PLAIN_CPU, openvino=True), "no float16"),
-        ("bfloat16", "openvino", replace(PLAIN_CPU, openvino=True), "this one has not"),
+        ("bfloat16", "openvino", replace(PLAIN_CPU, openvino=True), "this CPU has none"),
         ("bfloat16", "compiled", replace(AMX_CPU, compiler=False), "C\\+\\+ compiler"),
     ],
 )
