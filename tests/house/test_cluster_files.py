@@ -11,13 +11,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from support.shared_data import shared_path
 
 from jobs.__main__ import COMMANDS, parse_config
 from jobs.runtime.metrics import METRICS
+from jobs.runtime.options import parse_count_range
 from jobs.runtime.ray_session import WORKER_ENVIRONMENT
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
+#: KubeRay's schemas of its resources, see the README there
+SCHEMAS = Path(__file__).resolve().parent / "kuberay"
 MANIFESTS = sorted(path.name for path in CLUSTER.glob("ray*.yaml"))
 
 
@@ -51,7 +53,7 @@ def closed(schema: object) -> object:
 
 
 def validator(kind: str) -> jsonschema.Draft202012Validator:
-    document = json.loads((shared_path("kuberay") / f"{kind}.v1.json").read_text())
+    document = json.loads((SCHEMAS / f"{kind}.v1.json").read_text())
     schema = closed(document["schema"])
     # apiVersion, kind and metadata are the API server's own; the resource's schema leaves metadata open
     schema["properties"]["metadata"] = {"type": "object"}
@@ -95,8 +97,13 @@ def test_rules_that_the_operator_checks_beyond_the_schema(name):
     if resource["spec"].get("deletionStrategy", {}).get("deletionRules"):
         assert not resource["spec"].get("shutdownAfterJobFinishes")
         rules = resource["spec"]["deletionStrategy"]["deletionRules"]
-        for status in ("SUCCEEDED", "FAILED"):
-            wait = {r["policy"]: r["condition"]["ttlSeconds"] for r in rules if r["condition"]["jobStatus"] == status}
+        waits: dict[tuple[str, str], dict[str, int]] = {}
+        for rule in rules:
+            [status] = [(key, value) for key, value in rule["condition"].items() if key != "ttlSeconds"]
+            waits.setdefault(status, {})[rule["policy"]] = rule["condition"]["ttlSeconds"]
+        # past activeDeadlineSeconds jobStatus stays RUNNING: a rule on its FAILED would never match
+        assert set(waits) == {("jobStatus", "SUCCEEDED"), ("jobDeploymentStatus", "Failed")}
+        for wait in waits.values():
             assert wait["DeleteCluster"] <= wait["DeleteSelf"]
     assert spec["enableInTreeAutoscaling"]
     assert spec["autoscalerOptions"]["version"] == "v2"
@@ -127,12 +134,48 @@ def test_no_keys_in_manifests_and_the_head_is_not_on_spot(name):
     assert not re.search(r"(?i)(AKIA|aws_secret_access_key|password:\s*\S+$)", text)
     head = cluster_spec(name)["headGroupSpec"]["template"]["spec"]
     assert head["nodeSelector"] == {"karpenter.sh/capacity-type": "on-demand"}
-    accounts = {d["metadata"]["name"] for d in documents(name) if d["kind"] == "ServiceAccount"}
     groups = [cluster_spec(name)["headGroupSpec"], *cluster_spec(name)["workerGroupSpecs"]]
-    assert {group["template"]["spec"]["serviceAccountName"] for group in groups} == accounts == {"yolact"}
     images = {c["image"] for group in groups for c in group["template"]["spec"]["containers"]}
     assert len(images) == 1
     assert not images.pop().endswith(":latest")
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_workers_have_no_rights_of_the_head(name):
+    """KubeRay lets the account of the head create and delete pods; workers decode images that strangers made."""
+    accounts = {d["metadata"]["name"] for d in documents(name) if d["kind"] == "ServiceAccount"}
+    head = cluster_spec(name)["headGroupSpec"]["template"]["spec"]
+    workers = [group["template"]["spec"] for group in cluster_spec(name)["workerGroupSpecs"]]
+    assert head["serviceAccountName"] == "yolact-head"
+    assert {worker["serviceAccountName"] for worker in workers} == {"yolact-worker"}
+    assert accounts == {"yolact-head", "yolact-worker"}
+    assert all(worker["automountServiceAccountToken"] is False for worker in workers)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_pods_ask_for_the_disk_that_spilling_takes_and_the_head_stays(name):
+    groups = [cluster_spec(name)["headGroupSpec"], *cluster_spec(name)["workerGroupSpecs"]]
+    for group in groups:
+        [container] = group["template"]["spec"]["containers"]
+        assert container["resources"]["requests"]["ephemeral-storage"] in ("50Gi", "100Gi")
+        assert {"name": "ray-logs", "mountPath": "/tmp/ray"} in container["volumeMounts"]
+    assert groups[0]["template"]["metadata"]["annotations"] == {"karpenter.sh/do-not-disrupt": "true"}
+
+
+def test_the_label_job_is_planned_for_what_its_groups_may_bring():
+    """`jobs.runtime.cluster` reads the RayCluster as Ray's autoscaler does; the head alone stands at the start."""
+    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+
+    from jobs.label.plan import make_plan
+    from jobs.runtime.cluster import Node, NodeGroup, groups_of
+
+    resource = {"metadata": {"name": "yolact", "namespace": "default"}, "spec": cluster_spec("rayjob-label.yaml")}
+    groups = groups_of(_derive_autoscaling_config_from_ray_cr(resource))
+    assert groups == [NodeGroup(Node(16, 0), 16), NodeGroup(Node(8, 1), 8)]
+    _, command, *arguments = shlex.split(custom_resource("rayjob-label.yaml")["spec"]["entrypoint"])
+    config = parse_config(command, arguments)
+    asked = parse_count_range("--num-actors", config.num_actors)
+    assert make_plan([Node(0, 0)], device=config.device, actors=asked, groups=groups).max_actors == asked[1]
 
 
 @pytest.mark.parametrize("name", ["rayjob-label.yaml", "rayjob-train.yaml"])
@@ -154,6 +197,19 @@ def test_ray_up_takes_the_aws_file():
     for name in ("decode", "gpu"):
         assert types[name]["min_workers"] == 0
         assert types[name]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+    assert len({kind["node_config"]["ImageId"] for kind in types.values()}) == 1
+
+
+def test_the_head_on_ec2_has_a_profile_of_its_own_and_its_rights_are_named():
+    """Ray adds its own EC2 rights only to a head without an instance profile."""
+    text = (CLUSTER / "aws.yaml").read_text()
+    types = yaml.safe_load(text)["available_node_types"]
+    profiles = {name: kind["node_config"]["IamInstanceProfile"]["Name"] for name, kind in types.items()}
+    assert profiles == {"head": "yolact-head", "decode": "yolact-lake", "gpu": "yolact-lake"}
+    for right in ("ec2:RunInstances", "ec2:TerminateInstances", "ec2:CreateTags", "ec2:DescribeInstances"):
+        assert right in text
+    assert "iam:PassRole on the role of yolact-lake" in text
+    assert "aws ssm get-parameter" in text  # how to choose ImageId
 
 
 def test_the_image_has_the_versions_of_the_project():
@@ -166,6 +222,32 @@ def test_the_image_has_the_versions_of_the_project():
         assert all((CLUSTER.parent / name).exists() for name in copied.split())
     for name, value in WORKER_ENVIRONMENT.items():
         assert f"{name}={value}" in dockerfile
+
+
+def test_both_variants_of_the_image_have_what_their_jobs_need():
+    """No Docker here: this follows the build arguments through the text."""
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    before, after = re.split(r"^FROM \$\{RAY_IMAGE\}$", dockerfile, flags=re.M)
+    assert "ARG VARIANT=gpu" in before
+    assert "ARG RAY_IMAGE=rayproject/ray:2.60.0-py311-${VARIANT}" in before
+    # an ARG before FROM is empty after it, unless it is declared again
+    assert re.search(r"^ARG VARIANT$", after, re.M)
+    assert 'if [ "${VARIANT}" = cpu ]; then index="--index-url ${CPU_TORCH_INDEX}"' in after
+    assert "${index} --no-deps torch==" in after
+    assert "(torch.version.cuda is None) == ('${VARIANT}' == 'cpu')" in after
+    [extras] = re.findall(r'"\.\[([a-z,]+)\]"', after)
+    assert set(extras.split(",")) == {"openvino", "gcs"}
+    project = (CLUSTER.parent / "pyproject.toml").read_text()
+    constraints = (CLUSTER.parent / "constraints.txt").read_text()
+    for package in ("openvino", "nncf", "gcsfs"):
+        assert f'"{package}>=' in project
+        assert re.search(rf"^{package}==", constraints, re.M)
+
+
+def test_the_version_of_kuberay_that_the_manifests_need_is_said():
+    for name in ("rayjob-label.yaml", "rayjob-train.yaml"):
+        assert "KubeRay 1.6 or newer" in (CLUSTER / name).read_text()
+    assert "KubeRay 1.6 or newer" in (CLUSTER.parent / "docs" / "cluster.md").read_text()
 
 
 def dashboard() -> dict:
