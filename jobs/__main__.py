@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import io
+import os
+import select
 import sys
 from typing import Annotated, Any
 
-from jobs.runtime.errors import EXIT_OK, EXIT_USAGE, UsageError, exit_code_of
+from jobs.runtime.errors import EXIT_OK, EXIT_OUTPUT_CLOSED, EXIT_USAGE, UsageError, exit_code_of
 
 #: command → (its config class in `jobs.<module>`, one line of help); a module is imported when its command is used
 COMMANDS = {
@@ -27,7 +30,12 @@ SHELLS = ("bash", "zsh", "fish", "tcsh")
 
 
 def overview() -> str:
-    lines = ["usage: yolact COMMAND [OPTIONS]   (yolact COMMAND --help explains every option)", ""]
+    """The commands, one a line."""
+    lines = [
+        "usage: yolact COMMAND [OPTIONS]   (yolact COMMAND --help explains every option)",
+        "       yolact --version",
+        "",
+    ]
     return "\n".join(lines + [f"  {name:<14}{help_line}" for name, (_, help_line) in COMMANDS.items()])
 
 
@@ -89,18 +97,44 @@ def run_command(command: str, arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit code (see `jobs.runtime.errors`)."""
+    """Run one command and return its exit code (see `jobs.runtime.errors`).
+
+    A reader of the output that ends before the command, such as `head`, ends the command without a message.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(overview())
-        return EXIT_OK if arguments else EXIT_USAGE
     try:
-        if arguments[0] == "--tyro-print-completion":
-            return exit_code_of(lambda: print_completion(arguments[1:]))
-        return exit_code_of(lambda: run_command(arguments[0], arguments[1:]))
+        try:
+            return _answer(arguments)
+        finally:
+            # here, and not when Python exits, which would print a traceback
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads_stdout():
+            raise
+        # Python writes the rest of its buffer when it exits
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OUTPUT_CLOSED
     except KeyboardInterrupt:
         print("yolact: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+
+
+def _nobody_reads_stdout() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _answer(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(overview())
+        return EXIT_OK if arguments else EXIT_USAGE
+    if arguments[0] == "--version":
+        print(f"yolact {importlib.metadata.version('yolact-ray')}")
+        return EXIT_OK
+    if arguments[0] == "--tyro-print-completion":
+        return exit_code_of(lambda: print_completion(arguments[1:]))
+    return exit_code_of(lambda: run_command(arguments[0], arguments[1:]))
 
 
 if __name__ == "__main__":

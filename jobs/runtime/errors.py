@@ -10,6 +10,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_TOO_MANY_BAD_IMAGES = 3
 EXIT_RUN_AGAIN = 4
+#: as a shell reports a program that SIGPIPE ended
+EXIT_OUTPUT_CLOSED = 141
 
 
 class UsageError(Exception):

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import os
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.__main__ import COMMANDS, main
+from jobs.table.schema import LABELS
 
 
 def yolact(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +36,39 @@ def test_help_imports_neither_torch_nor_ray(command):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "--" in done.stdout
+
+
+def test_the_version_is_that_of_the_package():
+    done = yolact("--version")
+    assert (done.returncode, done.stdout) == (0, f"yolact {importlib.metadata.version('yolact-ray')}\n")
+
+
+def closed_early(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command with a stdout that nobody reads: a pipe whose reader has ended, as `| head` soon has."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        return subprocess.run(
+            [sys.executable, "-m", "jobs", *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120
+        )
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_into_a_reader_that_has_ended_says_nothing(command):
+    done = closed_early(*command.split(), "--help")
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+def test_a_table_into_a_reader_that_has_ended_says_nothing(tmp_path):
+    truth = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "nucleus"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    pq.write_table(pa.Table.from_pylist([], schema=LABELS), tmp_path / "labels.parquet")
+    done = closed_early("evaluate", str(tmp_path / "labels.parquet"), "--ground-truth", str(tmp_path / "truth.json"))
+    assert done.stderr == ""
+    assert done.returncode == 141
 
 
 @pytest.mark.parametrize(
