@@ -49,15 +49,16 @@ def bench(config: BenchConfig) -> str:
     """Measure, write the JSON, give the table. Raises `UsageError` and `JobError`."""
     from jobs.label.engine import device_for
     from jobs.label.plan import make_plan
+    from jobs.runtime.cluster import alive_nodes
     from jobs.runtime.options import parse_count_range
-    from jobs.runtime.ray_session import alive_nodes, ray_session
+    from jobs.runtime.ray_session import ray_session
 
     rounds = Rounds()
     with tempfile.TemporaryDirectory(prefix="yolact-bench-") as folder, ray_session(config.address):
         label = label_config(config, folder)
-        actors = None if config.num_actors is None else parse_count_range("--num-actors", str(config.num_actors))
+        actors = None if config.num_actors is None else parse_count_range("--num-actors", config.num_actors)
         nodes = alive_nodes()
-        plan = make_plan(nodes, device=device_for(label), actors=actors, autoscaling=False)
+        plan = make_plan(nodes, device=device_for(label), actors=actors)
         for number in range(config.rounds):
             record = _round(config, plan, f"{folder}/round-{number}", rounds)
     devices = plan.max_actors if plan.actor_gpus else len(nodes)
@@ -78,7 +79,7 @@ def label_config(config: BenchConfig, output: str, images_per_unit: int | None =
         engine=config.engine,
         device=config.device,
         batch_size=config.batch_size,
-        num_actors=None if config.num_actors is None else str(config.num_actors),
+        num_actors=config.num_actors,
         score_threshold=config.score_threshold,
         limit=config.sample,
         max_error_rate=1.0,

@@ -124,7 +124,8 @@ class _LabelRun:
 
         from jobs.label.engine import device_for, settle_engine
         from jobs.label.plan import make_plan
-        from jobs.runtime.ray_session import alive_nodes, free_resources, is_autoscaling, ray_session
+        from jobs.runtime.cluster import alive_nodes, free_resources, node_groups
+        from jobs.runtime.ray_session import ray_session
 
         # Ray sets its own handler for SIGTERM when it starts, which aborts
         with ray_session(self.config.address), stopped_by_sigterm():
@@ -134,10 +135,10 @@ class _LabelRun:
             nodes = alive_nodes()
             if len(nodes) > 1 and self.output.is_local:
                 log.warning("%s must be a disk that all %d nodes share", self.output.uri, len(nodes))
-            plan = make_plan(nodes, device=device_for(self.config), actors=actors, autoscaling=is_autoscaling())
-            self._begin(plan, settle_engine(self.config, self.record, plan, len(nodes)))
+            plan = make_plan(nodes, device=device_for(self.config), actors=actors, groups=node_groups())
+            self._begin(plan, settle_engine(self.config, self.record, plan, nodes))
             if busy := plan.waits_for(free_resources()):
-                log.warning("%s; waiting until others let go", busy)
+                log.warning("%s", busy)
             generations = self._prepare_manifest(generations, state, relabel)
             return self._label(model, generations, plan)
 

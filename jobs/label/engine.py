@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jobs.label.plan import Plan
+from jobs.runtime.cluster import Node
 from jobs.runtime.errors import UsageError
 from yolact.inference.engine_choice import Capabilities, EngineChoice, capabilities_here, choose_engine
 
@@ -22,13 +24,18 @@ if TYPE_CHECKING:
     from yolact.inference.predictor import Predictor
     from yolact.network.model import Yolact
 
+log = logging.getLogger(__name__)
+
+#: seconds between two lines that tell of the wait for a node
+_PROBE_LINE_SECONDS = 60.0
+
 
 def device_for(config: LabelConfig) -> str:
     """`--device`; the CPU where precision or engine need it."""
     return "cpu" if config.precision == "int8" or config.engine == "openvino" else config.device
 
 
-def settle_engine(config: LabelConfig, record: RunRecord, plan: Plan, num_nodes: int) -> EngineChoice:
+def settle_engine(config: LabelConfig, record: RunRecord, plan: Plan, nodes: Sequence[Node]) -> EngineChoice:
     """What was asked for, filled in by what the model's nodes can do, or by what run.json says of an earlier start.
 
     Raises `UsageError` for what these nodes cannot run.
@@ -39,7 +46,7 @@ def settle_engine(config: LabelConfig, record: RunRecord, plan: Plan, num_nodes:
     else:
         precision, engine = config.precision, config.engine
     try:
-        choice = choose_engine(precision, engine, _capabilities(plan, num_nodes))
+        choice = choose_engine(precision, engine, _capabilities(plan, nodes))
     except ValueError as error:
         raise UsageError(f"--precision {precision} --engine {engine}: {error}") from error
     if record.engine:
@@ -47,15 +54,22 @@ def settle_engine(config: LabelConfig, record: RunRecord, plan: Plan, num_nodes:
     return choice
 
 
-def _capabilities(plan: Plan, num_nodes: int) -> Capabilities:
-    """Of this machine where it is the whole cluster, else of a node that can hold a model actor."""
+def _capabilities(plan: Plan, nodes: Sequence[Node]) -> Capabilities:
+    """Of this machine where it is the whole cluster and holds a model actor, else of a node that can hold one.
+
+    In a cluster that grows this waits for the autoscaler's first such node, as long as it takes.
+    """
     import ray
     from ray.util.client import ray as client
 
-    if num_nodes == 1 and not client.is_connected():
+    is_here = len(nodes) == 1 and nodes[0].cpus >= plan.actor_cpus and nodes[0].gpus >= plan.actor_gpus
+    if is_here and not client.is_connected():
         return capabilities_here(plan.device)
     probe = ray.remote(capabilities_here).options(num_cpus=plan.actor_cpus, num_gpus=plan.actor_gpus)
-    found: Capabilities = ray.get(probe.remote(plan.device))
+    pending = probe.remote(plan.device)
+    while not ray.wait([pending], timeout=_PROBE_LINE_SECONDS)[0]:
+        log.info("waiting for a node that holds a model actor")
+    found: Capabilities = ray.get(pending)
     return found
 
 

@@ -2,6 +2,7 @@
 
 On 2 CPUs the actors of one stage can starve another so that nothing moves, and a stage that asks for what no node has
 waits for ever. So the logical CPUs of all stages are planned together, and a plan that does not fit is an error.
+Where the cluster has an autoscaler, the plan is made for all that the autoscaler may bring.
 """
 
 from __future__ import annotations
@@ -9,19 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jobs.runtime.cluster import Node, NodeGroup
 from jobs.runtime.errors import UsageError
-from jobs.runtime.ray_session import Node
 
 #: share of a CPU-only cluster that decodes; the model needs ten times as long for an image
 _DECODE_SHARE = 0.25
 _DECODE_CPUS = 0.25
 #: one image's convolutions stop gaining from more threads about here
 _MAX_THREADS = 4
+#: CPUs of a node that is yet to come, where nothing says what it will be
+_ASSUMED_CPUS = 16.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Actors and decode tasks, and what each takes of a node. `threads` are the torch threads of one actor."""
+    """Actors and decode tasks, and what each takes of a node. `threads` are the torch threads of one actor.
+
+    `grows` says that an autoscaler may bring nodes: the run then starts with `min_actors` and waits for nodes as long
+    as it takes.
+    """
 
     device: str
     min_actors: int
@@ -31,18 +38,21 @@ class Plan:
     threads: int
     decode_tasks: int
     decode_cpus: float
+    grows: bool = False
 
     def waits_for(self, free: Node) -> str | None:
-        """What of a busy cluster the plan's start has to wait for, in words; None where there is enough."""
+        """A sentence on what the start has to wait for in a cluster with `free` resources; None if it need not wait."""
         cpus = self.min_actors * self.actor_cpus + self.decode_cpus
         gpus = self.min_actors * self.actor_gpus
         if free.cpus >= cpus and free.gpus >= gpus:
             return None
-        return (
-            f"the cluster is busy: {free.cpus:g} CPUs and {free.gpus:g} GPUs are free, {cpus:g} and {gpus:g} are needed"
-        )
+        have = f"{free.cpus:g} CPUs and {free.gpus:g} GPUs are free, {cpus:g} and {gpus:g} are needed"
+        if self.grows:
+            return f"{have}; waiting for nodes from the autoscaler"
+        return f"the cluster is busy: {have}; waiting until other jobs release them"
 
     def describe(self) -> str:
+        """The plan in one line for the log."""
         actors = (
             f"{self.min_actors}" if self.min_actors == self.max_actors else f"{self.min_actors} to {self.max_actors}"
         )
@@ -50,62 +60,92 @@ class Plan:
         return f"{actors} model actor{'s' * (self.max_actors > 1)} ({where}), up to {self.decode_tasks} decode tasks"
 
 
-def make_plan(nodes: Sequence[Node], *, device: str, actors: tuple[int, int] | None, autoscaling: bool) -> Plan:
+def make_plan(
+    nodes: Sequence[Node],
+    *,
+    device: str,
+    actors: tuple[int, int] | None,
+    groups: Sequence[NodeGroup] | None = None,
+) -> Plan:
     """Share the cluster between decoding and the model.
 
-    `device` is "auto", "cpu" or "cuda". With `autoscaling` a node that is not there yet may come, so that a plan is
-    not refused for want of nodes. Raises `UsageError` where the plan can never be scheduled.
+    Args:
+        nodes: what stands now.
+        device: "auto", "cpu" or "cuda".
+        actors: fewest and most model actors; None fits them to the cluster.
+        groups: what an autoscaler may have running at most; None where there is none, or where it cannot be read.
+            `device` and `actors` then tell what a cluster that has no CPU yet will have.
+
+    Raises:
+        UsageError: where the plan can never be scheduled.
     """
-    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    if device == "auto":
-        device = "cuda" if gpus else "cpu"
+    if groups is None and actors is not None and device != "auto" and not any(node.cpus for node in nodes):
+        # a cluster without any CPU can only be one that grows, and the user says to what
+        groups = [NodeGroup(Node(_ASSUMED_CPUS, 1.0 if device == "cuda" else 0.0), actors[1])]
+    # nodes that stand are of the groups, so the larger of the two counts
+    most = max([list(nodes), _all_nodes(groups or [])], key=_size)
+    device = ("cuda" if sum(node.gpus for node in most) else "cpu") if device == "auto" else device
     if device == "cuda":
-        return _gpu_plan(cpus, gpus, actors, autoscaling)
-    return _cpu_plan(nodes, cpus, actors, autoscaling)
+        return _gpu_plan(most, actors, grows=groups is not None)
+    return _cpu_plan(most, actors, grows=groups is not None)
 
 
-def _gpu_plan(cpus: float, gpus: float, actors: tuple[int, int] | None, autoscaling: bool) -> Plan:
-    low, high = actors or (max(1, int(gpus)),) * 2
-    if low > gpus and not autoscaling:
-        have = f"{gpus:g} GPU{'s' * (gpus != 1)}"
+def _all_nodes(groups: Sequence[NodeGroup]) -> list[Node]:
+    return [group.node for group in groups for _ in range(group.most)]
+
+
+def _size(nodes: Sequence[Node]) -> tuple[float, float]:
+    return sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
+
+
+def _gpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: bool) -> Plan:
+    gpus, cpus = _size(nodes)
+    low, high = actors or (1 if grows else max(1, int(gpus)), max(1, int(gpus)))
+    if low > gpus:
         raise UsageError(
-            f"{low} model actor{'s' * (low > 1)} on GPUs cannot be scheduled: the cluster has {have}; "
+            f"{low} model actor{'s' * (low > 1)} on GPUs cannot be scheduled: the cluster "
+            f"{'grows to' if grows else 'has'} {gpus:g} GPU{'s' * (gpus != 1)}; "
             "use --device cpu, or fewer --num-actors"
         )
-    if cpus < 1 and not autoscaling:
+    if cpus < 1:
         raise UsageError("the cluster has no CPU for decoding; add a CPU node, or start Ray with --num-cpus")
-    decode_tasks = max(1, int(cpus)) if not autoscaling else max(16, int(cpus))
-    return Plan("cuda", low, high, 0.0, 1.0, 1, decode_tasks, 1.0 if cpus >= 2 or autoscaling else 0.5)
+    return Plan(
+        device="cuda",
+        min_actors=low,
+        max_actors=min(high, int(gpus)),
+        actor_cpus=0.0,
+        actor_gpus=1.0,
+        threads=1,
+        decode_tasks=max(1, int(cpus)),
+        decode_cpus=1.0 if cpus >= 2 else 0.5,
+        grows=grows,
+    )
 
 
-def _cpu_plan(nodes: Sequence[Node], cpus: float, actors: tuple[int, int] | None, autoscaling: bool) -> Plan:
+def _cpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: bool) -> Plan:
     usable = [node.cpus for node in nodes if node.cpus > 0]
     if not usable:
-        if not autoscaling:
-            raise UsageError("the cluster has no CPU to schedule on; add a node, or start Ray with --num-cpus")
-        usable = [float(_MAX_THREADS)]
-    if actors is None:
-        count = sum(max(1, int(node) // _MAX_THREADS) for node in usable)
-        low = high = count
-    else:
-        low, high = actors
-    if low > max(cpus, 1) and not autoscaling:
+        raise UsageError("the cluster has no CPU to schedule on; add a node, or start Ray with --num-cpus")
+    cpus = sum(usable)
+    count = sum(max(1, int(node) // _MAX_THREADS) for node in usable)
+    low, high = actors or (1 if grows else count, count)
+    if low > max(cpus, 1):
         raise UsageError(
-            f"{low} model actors cannot be scheduled: the cluster has {cpus:g} CPU{'s' * (cpus != 1)}; "
-            "use fewer --num-actors"
+            f"{low} model actors cannot be scheduled: the cluster {'grows to' if grows else 'has'} {cpus:g} "
+            f"CPU{'s' * (cpus != 1)}; use fewer --num-actors"
         )
     # the number of threads changes the last bits of a convolution: it must not follow from the number of actors
     threads = max(1, min(_MAX_THREADS, int(min(usable))))
     # every actor must fit on the smallest node that is to hold its share
-    per_actor = min(min(usable), sum(usable) / high)
-    decode_tasks = max(1, int(sum(usable) * _DECODE_SHARE / _DECODE_CPUS))
+    per_actor = min(min(usable), cpus / high)
     return Plan(
-        "cpu",
-        low,
-        high,
-        round((1 - _DECODE_SHARE) * min(per_actor, threads), 2),
-        0.0,
-        threads,
-        decode_tasks,
-        _DECODE_CPUS,
+        device="cpu",
+        min_actors=low,
+        max_actors=high,
+        actor_cpus=round((1 - _DECODE_SHARE) * min(per_actor, threads), 2),
+        actor_gpus=0.0,
+        threads=threads,
+        decode_tasks=max(1, int(cpus * _DECODE_SHARE / _DECODE_CPUS)),
+        decode_cpus=_DECODE_CPUS,
+        grows=grows,
     )

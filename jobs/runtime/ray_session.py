@@ -1,50 +1,36 @@
-"""Being connected to Ray, quietly, for as long as a job runs."""
+"""The connection to Ray that a job holds while it runs: which Ray, how long its start may take, what it leaves."""
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
+import secrets
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any
 
-from jobs.runtime.errors import JobError
+from jobs.runtime.errors import EXIT_FAILED, JobError
 from jobs.runtime.telemetry import without_usage_process
 
+log = logging.getLogger(__name__)
 
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the run as an error does: what is committed stays, the lease is given back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+#: seconds in which the machine of a cluster must take a connection
+_ANSWER_SECONDS = 5.0
+#: Ray's own limits while it connects: attempts, and seconds of each one. Its defaults allow 20 rounds of 41 s
+_CONNECT_LIMITS = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "10"}
+#: seconds after which a start of Ray that has not come to an end is given up
+_START_LIMIT_SECONDS = 300.0
+#: seconds that a given-up start has for its own end, before the process exits
+_GRACE_SECONDS = 10.0
 
-    told = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        told = True
-        # the one exception that Ray lets through while it waits
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if told:
-            raise JobError("stopped by SIGTERM; run the same command again to go on") from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-#: of the processes of a Ray that is started here; cluster/Dockerfile has the same. A network on CPUs trains a quarter
-#: faster with them: threads that wait for each other spin for microseconds only, since they share their cores, and
-#: memory of one step is kept for the next one instead of being given back and faulted in again, page by page
+#: environment of the processes of a Ray that is started here; cluster/Dockerfile sets the same. A network on CPUs
+#: trains a quarter faster with it. Threads that wait for each other spin for microseconds only, since they share their
+#: cores. Memory of one step is kept for the next one; without this it is given back, and faulted in again page by page
 WORKER_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
     "MALLOC_ARENA_MAX": "1",
@@ -53,26 +39,47 @@ WORKER_ENVIRONMENT = {
 }
 
 
-@dataclass(frozen=True)
-class Node:
-    """What one alive node offers."""
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Within this context SIGTERM raises `JobError` in the main thread, so that the run ends as after an error.
 
-    cpus: float
-    gpus: float
+    What is committed stays, and the lease is given back. In another thread than the main one this changes nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    signalled = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal signalled
+        signalled = True
+        # Ray lets this one exception through while it waits
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if signalled:
+            raise JobError("stopped by SIGTERM; run the same command again to go on") from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def ray_session(address: str) -> Iterator[None]:
-    """Connect to the cluster at `address`, or start a local one, and leave it as it was found.
+    """Connect to the cluster at `address`, or start a private Ray; at the end disconnect, or stop the private Ray.
 
-    "auto" takes the cluster that is there (RAY_ADDRESS, or one started on this machine) and else starts a local one;
-    "local" always starts one; anything else is an address. A Ray that the caller initialised is used as it is.
+    `address` is "auto" (see `cluster_address`), "local" for a private Ray, or the address of a cluster. A Ray that
+    the caller initialised is used as it is and left running. Raises `JobError` where no Ray can be had.
     """
-    # a warning of Ray's about CUDA_VISIBLE_DEVICES on workers without GPUs, meant for Ray's own developers
+    # Ray warns its own developers about CUDA_VISIBLE_DEVICES on workers without GPUs
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # of several tasks that fail, the first is reported by the job in its own words
+    # where several tasks fail, the job reports the first one in its own words
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Ray's C++ core prints a remark on every pool of actors as an error
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -81,78 +88,186 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    cluster = cluster_address(address)
+    where = cluster or "this machine"
+    with _changed_environment() as environment:
+        try:
+            with watchdog(f"Ray at {where}"):
+                if cluster is None:
+                    _start_private(environment)
+                else:
+                    _connect(cluster, environment)
+        except JobError:
+            ray.shutdown()
+            raise
+        except Exception as error:
+            # Ray raises the base class itself where a machine is too busy for Ray's own time limits
+            ray.shutdown()
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise JobError(f"no Ray cluster at {where}: {reason}") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def cluster_address(address: str) -> str | None:
+    """The cluster that `address` names, or None where a private Ray is to be started.
+
+    "auto" is RAY_ADDRESS, else the address that `ray start` wrote on this machine, if something answers there. Private
+    Rays of other commands write no such file, and so are never joined. Ray's own "auto" looks through the list of
+    processes instead, and may join a private Ray that is about to end.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or "auto"
+    if address == "local":
+        return None
+    if address != "auto":
+        return address
+    from ray._private.utils import read_ray_address
+
+    written = read_ray_address()
+    if not written:
+        return None
+    if not _answers(written):
+        log.warning(
+            "no Ray answers at %s, which ray start left as this machine's address: starting a private one", written
+        )
+        return None
+    return written
+
+
+def _answers(address: str) -> bool:
+    """Whether something takes a connection at `host:port` or `ray://host:port` within a few seconds."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdigit():
+        return True  # Ray itself says what is wrong with such an address
     try:
-        if address == "local":
-            _start_local(quiet)
-        elif address == "auto":
-            try:
-                ray.init(address="auto", **quiet)
-            except ConnectionError:
-                if os.environ.get("RAY_ADDRESS"):
-                    raise
-                _start_local(quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except Exception as error:
-        # a machine that is too busy for Ray's own time-outs makes it raise the base class
-        where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise JobError(f"no Ray cluster at {where}: {reason}") from error
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _changed_environment() -> Iterator[_Environment]:
+    """Changes of the environment that end with the session, so that the next one starts from the user's own."""
+    environment = _Environment()
     try:
-        yield
+        yield environment
     finally:
-        ray.shutdown()
+        environment.restore()
 
 
-def _start_local(quiet: Mapping[str, Any]) -> None:
-    """Start a Ray that listens on loopback only: a cluster for one user's job is not to be reached from outside.
+class _Environment:
+    """Environment variables that Ray reads, and what they were before."""
 
-    Ray replaces a loopback address by the machine's, except where it is told not to make clusters. That switch is read
-    when Ray is imported, here, and when its processes start, from the environment.
+    def __init__(self) -> None:
+        self._before: dict[str, str | None] = {}
+
+    def set(self, values: Mapping[str, str]) -> None:
+        """Set variables for this process, for the processes that it starts, and for Ray's library in this process."""
+        for name, value in values.items():
+            self.remember(name)
+            os.environ[name] = value
+        self._reload()
+
+    def remember(self, name: str) -> None:
+        """Restore a variable at the end that Ray itself may set."""
+        self._before.setdefault(name, os.environ.get(name))
+
+    def restore(self) -> None:
+        """Set every changed variable to what it was."""
+        for name, value in self._before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if self._before:
+            self._reload()
+        self._before = {}
+
+    @staticmethod
+    def _reload() -> None:
+        # Ray's library reads its settings and the token once, and keeps them
+        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
+_QUIET = {"logging_level": logging.ERROR, "log_to_driver": False}
+
+
+def _connect(address: str, environment: _Environment) -> None:
+    """Connect to a cluster. Raises within seconds where nothing answers, within a minute where no Ray does."""
+    import ray
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    from ray._private.utils import read_ray_address
+
+    if not _answers(address):
+        raise ConnectionError(f"nothing answers within {_ANSWER_SECONDS:g} s")
+    environment.set({name: os.environ.get(name, value) for name, value in _CONNECT_LIMITS.items()})
+    if address == read_ray_address():
+        # `ray start` asks for this user's token, where there is one
+        environment.remember("RAY_AUTH_MODE")
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    ray.init(address=address, **_QUIET)
+
+
+def _start_private(environment: _Environment) -> None:
+    """Start a Ray that listens on loopback only: nobody outside this machine may reach a Ray of one user's job.
+
+    Ray replaces a loopback address by the machine's own, unless it is told not to make clusters. Ray reads that switch
+    when it is imported (the constant) and when its processes start (the environment).
     """
     import ray
     from ray._private import ray_constants
 
-    switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    value, makes_clusters = os.environ.get(switch), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[switch], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    values = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    if os.environ.get("RAY_AUTH_MODE", "token") == "token":
+        # a token of this Ray alone. Ray would write one into HOME, which may not exist in a container
+        values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment.set(values)
+    makes_clusters = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         with without_usage_process():
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **_QUIET)
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = makes_clusters
-        if value is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = value
 
 
-def alive_nodes() -> list[Node]:
-    """What each node of the connected cluster offers."""
-    import ray
+@contextmanager
+def watchdog(what: str, *, seconds: float = _START_LIMIT_SECONDS, grace: float = _GRACE_SECONDS) -> Iterator[None]:
+    """Give a block up that takes longer than `seconds`; `what` names it in the message.
 
-    return [
-        Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
+    The block is interrupted, which raises `JobError`. Where it does not return to Python, as a hanging call of Ray's
+    C++ core does not, the process writes the same line to stderr and exits with `EXIT_FAILED`. Only the main thread
+    can be interrupted; in another thread this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    message = f"{what} did not start within {seconds:g} s; try a machine that is less busy, or another --address"
+    ended, interrupted = threading.Event(), threading.Event()
 
+    def watch() -> None:
+        if ended.wait(seconds):
+            return
+        interrupted.set()
+        _thread.interrupt_main()
+        if not ended.wait(grace):
+            print(f"yolact: {message}", file=sys.stderr, flush=True)
+            os._exit(EXIT_FAILED)
 
-def free_resources() -> Node:
-    """What the whole cluster has that nobody holds at the moment."""
-    import ray
-
-    free = ray.available_resources()
-    return Node(free.get("CPU", 0.0), free.get("GPU", 0.0))
-
-
-def is_autoscaling() -> bool:
-    """Whether the cluster can grow; Ray's autoscaler reports its node types to the control store."""
-    from ray._private.worker import global_worker
-
+    watcher = threading.Thread(target=watch, name="watchdog", daemon=True)
+    watcher.start()
     try:
-        return global_worker.gcs_client.internal_kv_get(b"__autoscaling_config", b"autoscaler") is not None
-    except Exception:
-        # an internal of Ray: without it a cluster counts as fixed, and a plan too large for it is refused early
-        return False
+        yield
+    except KeyboardInterrupt:
+        if interrupted.is_set():
+            raise JobError(message) from None
+        raise
+    finally:
+        ended.set()

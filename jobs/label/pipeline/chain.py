@@ -35,16 +35,18 @@ from jobs.table.schema import STATUS_OK
 
 log = logging.getLogger(__name__)
 
-#: units of one execution: bounds what the driver and Ray hold, whatever the size of the lake
+#: units of one execution: limits what the driver and Ray hold, whatever the size of the lake
 UNITS_PER_EXECUTION = 20_000
-#: a block whose process dies is tried this often again before it is left to the careful pass
+#: how often a block whose process died is tried again, before it is left to the careful pass
 _RETRIES_AFTER_A_CRASH = 2
-_NO_PROGRESS_SECONDS = 600
+#: a cluster of fixed size that commits no unit for so long is stuck
+_NO_PROGRESS_SECONDS = 600.0
+_NO_LIMIT = -1.0
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """What the stages need. `make_predictor` is called once in each actor, with its number of CPU threads."""
+    """What the stages need. `make_predictor` is called once in each actor, with the actor's number of CPU threads."""
 
     output: Output
     limits: InputLimits
@@ -57,12 +59,15 @@ class Pipeline:
     plan: Plan
 
     def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
-        """Label `units` and yield a record for each that came through; one whose process died yields none."""
+        """Label `units` and yield the record of each one; a unit whose process died yields none.
+
+        `careful` decodes one image at a time in a child process. Raises `JobError` where Ray stops the execution.
+        """
         for first in range(0, len(units), UNITS_PER_EXECUTION):
             yield from self._execute(units[first : first + UNITS_PER_EXECUTION], careful)
 
     def _execute(self, units: Sequence[int], careful: bool) -> Iterator[UnitRecord]:
-        configure_ray_data()
+        configure_ray_data(waits_for_nodes=self.plan.grows)
         with warnings.catch_warnings():
             # Ray 2.60 deprecates `max_retries` on a stage and offers nothing in its place
             warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -74,15 +79,15 @@ class Pipeline:
         except (ray.exceptions.RayError, ExecutionTimeoutError) as error:
             raise JobError(f"the pipeline stopped: {last_line(error)}; run the same command again to go on") from error
         finally:
-            # Ray ends an execution's actors when nothing refers to them. The error of a failed task refers to itself,
-            # and would keep actors, and the CPUs that the next execution waits for, until a collection by chance
+            # Ray ends an execution's actors when nothing refers to them any more. The error of a failed task refers to
+            # itself: without this collection it keeps actors alive, and the CPUs that the next execution waits for
             del records
             gc.collect()
 
     def _chain(self, units: Sequence[int], careful: bool) -> ray.data.Dataset:
         plan = self.plan
         return (
-            # not from_arrow, which asks for each table's schema in a task of a whole CPU
+            # from_arrow would ask for each table's schema in a task of a whole CPU
             ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
             .map_batches(
                 fetch_and_decode,
@@ -114,9 +119,9 @@ class Pipeline:
                     "careful": careful,
                 },
                 compute=ActorPoolStrategy(
-                    min_size=plan.min_actors,
-                    max_size=plan.max_actors,
-                    initial_size=plan.min_actors,
+                    # a pool that may grow does so within the cluster as it stands, and asks no autoscaler for more.
+                    # So all actors are asked for at once: those without a node yet are what the autoscaler acts on
+                    size=plan.max_actors,
                     # one unit has the network while another is unpacked, or makes its last masks and is committed
                     max_concurrent_calls_per_actor=1 if careful else 2,
                     enable_true_multi_threading=True,
@@ -130,7 +135,7 @@ class Pipeline:
 
 
 class ModelActor:
-    """A `Labeller` in an actor's process, with a predictor that was made there; metrics and log tell what it did."""
+    """A `Labeller` in an actor's process, with a predictor made there; reports its work to metrics and log."""
 
     def __init__(
         self, *, make_predictor: Callable[[int], UnitPredictor], threads: int, metrics: JobMetrics, **labeller: Any
@@ -142,10 +147,10 @@ class ModelActor:
     def __call__(self, batch: pa.Table) -> pa.Table:
         record = self._labeller(batch)
         self._count(record)
-        self._tell(record)
+        self._log(record)
         return record.to_table()
 
-    def _tell(self, record: UnitRecord) -> None:
+    def _log(self, record: UnitRecord) -> None:
         fields = {name: value for name, value in asdict(record).items() if value not in (None, {}, False)}
         if record.problem is None:
             log.info("unit %d: %d images", record.unit, record.images, extra={"fields": fields})
@@ -168,19 +173,22 @@ class ModelActor:
 
 
 def last_line(error: Exception) -> str:
-    """What a Ray error, which holds a worker's whole traceback as its text, comes down to."""
+    """The last line of a Ray error, whose text is the whole traceback of a worker."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
-def configure_ray_data() -> None:
-    """Settings of Ray Data that the job relies on, in the driver's current context."""
+def configure_ray_data(*, waits_for_nodes: bool = False) -> None:
+    """Set what the job relies on in the driver's current context of Ray Data.
+
+    `waits_for_nodes` allows any time without progress, since a spot GPU may take hours to come.
+    """
     context = DataContext.get_current()
-    # a unit that fails is simply not committed, and the driver sees that its object is missing
+    # a unit that fails is not committed, and the driver sees that its object is missing
     context.max_errored_blocks = -1
-    context.execution_no_progress_timeout_s = _NO_PROGRESS_SECONDS
+    context.execution_no_progress_timeout_s = _NO_LIMIT if waits_for_nodes else _NO_PROGRESS_SECONDS
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.issue_detectors_config.detectors = []
-    # what it tells as an error, such as a task that failed, is counted and told by the passes
+    # the passes count what Ray Data logs as an error, such as a failed task, and report it
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
