@@ -8,21 +8,13 @@ Every figure is the median of several rounds, which take turns, without warm-up.
 
 from __future__ import annotations
 
-from jobs.bench.options import BenchConfig
-from jobs.runtime.errors import EXIT_OK, UsageError
+from jobs.bench.options import BenchConfig, check_options
+from jobs.runtime.errors import EXIT_OK
 
 
 def run(config: BenchConfig) -> int:
     """Measure and print the table; returns the exit code. Raises `UsageError` and `JobError`."""
-    for name in ("sample", "rounds", "images", "devices"):
-        if getattr(config, name) < 1:
-            raise UsageError(f"--{name} {getattr(config, name)}: must be at least 1")
-    if config.sample < 8:
-        raise UsageError(f"--sample {config.sample}: 8 images are the least that tell anything")
-    if config.num_actors is not None and config.num_actors < 1:
-        raise UsageError(f"--num-actors {config.num_actors}: must be at least 1")
-    if config.price_per_hour is not None and config.price_per_hour < 0:
-        raise UsageError(f"--price-per-hour {config.price_per_hour}: must be 0 or more")
+    check_options(config)
     from jobs.bench.command import bench
 
     print(bench(config))

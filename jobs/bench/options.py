@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
+
+from jobs.runtime.options import (
+    BatchSize,
+    Device,
+    Engine,
+    ModelName,
+    NumActors,
+    Precision,
+    ScoreThreshold,
+    Weights,
+    check_at_least,
+    check_shares,
+    parse_count_range,
+)
+
+#: fewer images than this say nothing of a speed
+_LEAST_SAMPLE = 8
 
 
 @dataclass(frozen=True)
@@ -14,22 +31,14 @@ class BenchConfig:
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Your images, as in yolact label: folders or prefixes, tar shards, Parquet; any fsspec URI."""
-    config: str | None = None
-    """Name of the model, as in yolact label."""
-    weights: str | None = None
-    """Official .pth or own checkpoint, as in yolact label."""
-    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """Arithmetic of the network, as in yolact label."""
-    engine: Literal["auto", "eager", "compiled", "openvino"] = "auto"
-    """What runs the network, as in yolact label."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs, as in yolact label."""
-    batch_size: int | None = None
-    """Images the model takes at once, as in yolact label."""
-    num_actors: int | None = None
-    """Copies of the model; fitted to the cluster if not given."""
-    score_threshold: float = 0.15
-    """Instances scoring no more than this are left out (0 to 1)."""
+    config: ModelName = None
+    weights: Weights = None
+    precision: Precision = "auto"
+    engine: Engine = "auto"
+    device: Device = "auto"
+    batch_size: BatchSize = None
+    num_actors: NumActors = None
+    score_threshold: ScoreThreshold = 0.15
     sample: int = 128
     """Images to measure on, the first of the lake; more make the rounds longer and the figures steadier."""
     rounds: int = 3
@@ -46,3 +55,13 @@ class BenchConfig:
     """JSON file for all figures; any fsspec URI."""
     address: str = "local"
     """Ray: local starts one for the measurement; or a cluster's address, whose nodes must share the disk for /tmp."""
+
+
+def check_options(config: BenchConfig) -> None:
+    """Raise `UsageError` for values that no measurement can have."""
+    check_at_least(config, _LEAST_SAMPLE, "sample")
+    check_at_least(config, 1, "rounds", "images", "devices", "batch_size")
+    check_at_least(config, 0, "price_per_hour")
+    check_shares(config, "score_threshold")
+    if config.num_actors is not None:
+        parse_count_range("--num-actors", config.num_actors)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jobs.runtime.logs import LogFormat
+from jobs.runtime.options import Address, LogFormatOption, RowsPerTask, check_at_least, check_shares
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,13 @@ class ExportConfig:
     """COCO JSON whose image and category ids to use, matched by file and class name (coco, coco-results, fiftyone)."""
     overwrite: bool = False
     """Write into an output that is not empty; files of the same name are replaced, others stay."""
-    rows_per_task: int = 4096
-    """Rows of the table that one Ray task takes, about."""
-    log_format: LogFormat = "text"
-    """The log on stderr: text for people, or json lines with the run's id for a log collector."""
-    address: str = "auto"
-    """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
+    rows_per_task: RowsPerTask = 4096
+    log_format: LogFormatOption = "text"
+    address: Address = "auto"
+
+
+def check_options(config: ExportConfig) -> None:
+    """Raise `UsageError` for values that no export can have."""
+    check_shares(config, "min_score")
+    check_at_least(config, 0, "tolerance")
+    check_at_least(config, 1, "rows_per_task")

@@ -10,8 +10,21 @@ import tyro
 
 from jobs import storage
 from jobs.runtime.errors import UsageError
-from jobs.runtime.logs import LogFormat
-from jobs.runtime.options import parse_count_range
+from jobs.runtime.options import (
+    Address,
+    BatchSize,
+    Device,
+    Engine,
+    LogFormatOption,
+    ModelName,
+    NumActors,
+    Precision,
+    ScoreThreshold,
+    Weights,
+    check_at_least,
+    check_shares,
+    parse_count_range,
+)
 
 
 @dataclass(frozen=True)
@@ -22,27 +35,18 @@ class LabelConfig:
     """URIs of folders or prefixes of images, of tar shards ({000..099} and globs work), or Parquet with image bytes."""
     output: str
     """Folder or prefix that gets labels/, manifest/, run.json and _SUCCESS; any fsspec URI."""
-    config: str | None = None
-    """Name of the model, such as yolact_base; may be left out where the checkpoint carries its own."""
-    weights: str | None = None
-    """Official .pth or own checkpoint, any fsspec URI; may be left out where the config names a published file."""
-    score_threshold: float = 0.15
-    """Instances scoring no more than this are left out (0 to 1)."""
+    config: ModelName = None
+    weights: Weights = None
+    score_threshold: ScoreThreshold = 0.15
     max_detections: int | None = None
     """Most instances of one image; the model's own number (100 for the COCO models) if not given."""
     nms: Literal["fast", "fast-cross-class", "standard"] | None = None
     """Which non-maximum suppression; the model's own (fast for the COCO models, standard for nuclei) if not given."""
-    precision: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
-    """Arithmetic of the network. auto: bfloat16 where the hardware has it, else float32 on CPUs, float16 on GPUs;
-    int8 (CPUs, by OpenVINO) is calibrated on a sample of the lake first."""
-    engine: Literal["auto", "eager", "compiled", "openvino"] = "auto"
-    """What runs the network; auto is eager, the exact path, for float32, and else the fastest that is installed."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model runs; auto takes GPUs if the cluster has any."""
-    batch_size: int | None = None
-    """Images the model takes at once; 1 on CPUs and 16 on GPUs if not given."""
-    num_actors: str | None = None
-    """Copies of the model: a number, or MIN:MAX to grow with the cluster; fitted to the cluster if not given."""
+    precision: Precision = "auto"
+    engine: Engine = "auto"
+    device: Device = "auto"
+    batch_size: BatchSize = None
+    num_actors: NumActors = None
     max_error_rate: float = 0.01
     """Exit code 3 if more than this share of the images failed (0 to 1)."""
     limit: int | None = None
@@ -63,10 +67,8 @@ class LabelConfig:
     """Images committed at once; 64, and fewer in a small lake, if not given."""
     images_per_part: int = 65_536
     """Images of one published file, about."""
-    log_format: LogFormat = "text"
-    """The log on stderr: text for people, or json lines with the run's id for a log collector."""
-    address: str = "auto"
-    """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
+    log_format: LogFormatOption = "text"
+    address: Address = "auto"
 
 
 log = logging.getLogger(__name__)
@@ -86,18 +88,9 @@ def check_options(config: LabelConfig) -> None:
         parse_count_range("--num-actors", config.num_actors)
     if config.precision == "int8" and (config.engine not in ("auto", "openvino") or config.device == "cuda"):
         raise UsageError("--precision int8 runs by openvino on CPUs alone: leave --engine and --device to auto")
-    for name in ("score_threshold", "max_error_rate"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UsageError(f"--{name.replace('_', '-')} {getattr(config, name)}: must lie between 0 and 1")
-    for name in (
-        "max_detections",
-        "batch_size",
-        "limit",
-        "max_pixels",
-        "max_bytes",
-        "images_per_unit",
-        "images_per_part",
-    ):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    check_shares(config, "score_threshold", "max_error_rate")
+    check_at_least(
+        config,
+        1,
+        *("max_detections", "batch_size", "limit", "max_pixels", "max_bytes", "images_per_unit", "images_per_part"),
+    )

@@ -7,7 +7,11 @@ from typing import Annotated
 
 import tyro
 
-from jobs.runtime.logs import LogFormat
+from jobs.runtime.errors import UsageError
+from jobs.runtime.options import Address, LogFormatOption, RowsPerTask, check_at_least
+
+#: images of one page
+_MOST_PICTURES = 5000
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,16 @@ class ReportConfig:
     """Model for --prototypes, as in yolact label."""
     weights: str | None = None
     """Weights for --prototypes, as in yolact label."""
-    rows_per_task: int = 16_384
-    """Rows of the table that one Ray task takes, about."""
-    log_format: LogFormat = "text"
-    """The log on stderr: text for people, or json lines with the run's id for a log collector."""
-    address: str = "auto"
-    """Ray cluster: auto (the one that is there, else a local one), local, or an address such as ray://head:10001."""
+    rows_per_task: RowsPerTask = 16_384
+    log_format: LogFormatOption = "text"
+    address: Address = "auto"
+
+
+def check_options(config: ReportConfig) -> None:
+    """Raise `UsageError` for values that no report can have."""
+    check_at_least(config, 0, "samples", "review", "prototypes")
+    check_at_least(config, 1, "rows_per_task")
+    if config.samples + config.review > _MOST_PICTURES:
+        raise UsageError(
+            f"--samples {config.samples} --review {config.review}: a page holds {_MOST_PICTURES:,} images at most"
+        )

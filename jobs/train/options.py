@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 from jobs.runtime.errors import UsageError
-from jobs.runtime.logs import LogFormat
-from jobs.runtime.options import parse_count_range
+from jobs.runtime.options import Address, LogFormatOption, parse_count_range
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,8 @@ class TrainConfig:
     """steps between checkpoints"""
     log_every: int = 10
     """steps between lines on the terminal and in metrics.jsonl"""
-    log_format: LogFormat = "text"
-    """text for people, or json lines with the run's id on stderr for a log collector"""
-    address: str = "auto"
-    """Ray: auto, local or ray://host:port"""
+    log_format: LogFormatOption = "text"
+    address: Address = "auto"
 
 
 #: "auto" is bfloat16 where a worker's device has instructions for it, else float32
