@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 _ANSWER_SECONDS = 5.0
 #: Ray's own limits while it connects: attempts, and seconds of each one. Its defaults allow 20 rounds of 41 s
 _CONNECT_LIMITS = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "10"}
+#: attempts to start a private Ray. Ray gives its processes 30 s, which a busy machine may exceed
+_STARTS = 3
 #: seconds after which a start of Ray that has not come to an end is given up
 _START_LIMIT_SECONDS = 300.0
 #: seconds that a given-up start has for its own end, before the process exits
@@ -232,8 +234,15 @@ def _start_private(environment: _Environment) -> None:
     makes_clusters = ray_constants.ENABLE_RAY_CLUSTER
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with without_usage_process():
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **_QUIET)
+        for attempt in range(1, _STARTS + 1):
+            try:
+                with without_usage_process():
+                    ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **_QUIET)
+                return
+            except Exception as error:
+                if attempt == _STARTS or "timed out during startup" not in str(error):
+                    raise
+                ray.shutdown()
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = makes_clusters
 

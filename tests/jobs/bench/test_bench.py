@@ -62,7 +62,17 @@ def test_a_busy_process_is_seen():
     assert sampler.between(began - 10, began - 5) == {}
 
 
-@pytest.mark.parametrize("wrong", [{"rounds": 0}, {"sample": 3}, {"num_actors": "0"}, {"num_actors": "4:2"}, {"score_threshold": 2.0}, {"price_per_hour": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rounds": 0},
+        {"sample": 3},
+        {"num_actors": "0"},
+        {"num_actors": "4:2"},
+        {"score_threshold": 2.0},
+        {"price_per_hour": -1.0},
+    ],
+)
 def test_impossible_options(wrong):
     with pytest.raises(UsageError, match="--" + next(iter(wrong)).replace("_", "-")):
         run(BenchConfig(("lake",), **wrong))

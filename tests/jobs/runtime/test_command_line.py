@@ -63,7 +63,12 @@ def test_help_into_a_reader_that_has_ended_says_nothing(command):
 
 
 def test_a_table_into_a_reader_that_has_ended_says_nothing(tmp_path):
-    truth = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "nucleus"}]}
+    box = {"bbox": [1, 1, 4, 4], "area": 16, "segmentation": [[1, 1, 5, 1, 5, 5, 1, 5]]}
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "height": 9, "width": 9}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, **box}],
+        "categories": [{"id": 1, "name": "nucleus"}],
+    }
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     pq.write_table(pa.Table.from_pylist([], schema=LABELS), tmp_path / "labels.parquet")
     done = closed_early("evaluate", str(tmp_path / "labels.parquet"), "--ground-truth", str(tmp_path / "truth.json"))
