@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -125,7 +124,7 @@ def list_files(folder: str) -> dict[str, storage.ObjectInfo]:
     Raises:
         UsageError: if the folder cannot be listed, or holds nothing.
     """
-    prefix = (folder if "://" in folder else os.path.abspath(folder)).rstrip("/") + "/"
+    prefix = (storage.split_uri(folder)[1] if storage.is_local(folder) else folder).rstrip("/") + "/"
     try:
         files = {entry.uri.removeprefix(prefix): entry for entry in storage.iter_objects(prefix)}
     except storage.StorageError as error:

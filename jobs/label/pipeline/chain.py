@@ -58,6 +58,11 @@ class Pipeline:
     metrics: JobMetrics
     plan: Plan
 
+    @property
+    def units_at_once(self) -> int:
+        """How many units may be in the middle of fetching and decoding at the same time."""
+        return self.plan.decode_tasks
+
     def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
         """Label `units` and yield the record of each one; a unit whose process died yields none.
 

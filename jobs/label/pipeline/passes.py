@@ -20,7 +20,7 @@ from jobs.table.record import Steady
 
 log = logging.getLogger(__name__)
 
-#: so many units in a row that cannot be reached, each after its retries, mean that the store is gone
+#: at least so many units in a row that cannot be reached, each after its retries, mean that the store is gone
 _UNREACHABLE_IN_A_ROW = 8
 
 
@@ -117,6 +117,8 @@ class Passes:
     def _pass(self, *, careful: bool) -> bool:
         """Whether the store answered; where it does not, the rest of the pass is left for another run."""
         in_a_row = 0
+        # one short outage fails all units that are being fetched, and they are reported one after the other
+        enough = max(_UNREACHABLE_IN_A_ROW, 2 * self._pipeline.units_at_once)
         for record in self._pipeline.run(self._missing(), careful=careful):
             self._fence.check()
             if record.problem is None:
@@ -128,7 +130,7 @@ class Passes:
                 in_a_row = in_a_row + 1 if record.unreachable else 0
             self._progress.update(self._done, self.totals.notes())
             self._publisher.poll()
-            if in_a_row >= _UNREACHABLE_IN_A_ROW:
+            if in_a_row >= enough:
                 log.warning("the store does not answer: %s", record.problem)
                 return False
         return True

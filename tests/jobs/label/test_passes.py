@@ -14,8 +14,8 @@ from jobs.table.output import Output
 class ScriptedPipeline:
     """Answers each unit with what `outcome(unit, careful)` says, and remembers what it was asked."""
 
-    def __init__(self, outcome):
-        self.outcome, self.asked = outcome, []
+    def __init__(self, outcome, units_at_once: int = 2):
+        self.outcome, self.asked, self.units_at_once = outcome, [], units_at_once
 
     def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
         for unit in units:
@@ -81,3 +81,17 @@ def test_a_store_that_is_gone_ends_the_run_early():
     assert publisher.published == []
     assert not run.store_answered
     assert all(problem.unreachable for problem in run.problems.values())
+
+
+def test_an_outage_that_meets_every_task_in_flight_is_not_the_end_of_the_store():
+    """100 decode tasks at once all fail in the same short outage; the units after them come through."""
+
+    def outcome(unit: int, careful: bool) -> UnitRecord:
+        return UnitRecord(unit, problem="time-out", unreachable=True) if unit < 100 and not careful else ok(unit)
+
+    def ok(unit: int) -> UnitRecord:
+        return UnitRecord(unit, images=1)
+
+    run, _ = passes(ScriptedPipeline(outcome, units_at_once=100), 150)
+    assert run.run() == []
+    assert run.store_answered

@@ -11,7 +11,9 @@ from PIL import Image
 from support.odd_annotations import BROKEN, HEIGHT, MENDED, ODD_ID, REFUSED, WIDTH, Oddity, good_content, mask_rle
 
 from jobs.runtime.errors import UsageError
-from jobs.train.data import open_image_set
+from jobs.train.command import _with_absolute_paths
+from jobs.train.data import list_files, open_image_set
+from jobs.train.options import TrainConfig
 from yolact.training.dataset import load_sample
 
 ORIENTATION = 0x0112
@@ -208,3 +210,15 @@ def test_images_in_an_object_store_are_checked_too(dataset, s3, tmp_path):
     left = open_image_set(f"{lake}/truth.json", f"{lake}/images", "training set", skip_broken=True)
     assert [image.image_id for image in left.data.images] == [1]
     load_all(left)
+
+
+def test_a_local_path_behind_a_scheme_is_a_local_path(tmp_path, monkeypatch):
+    """file:// means this machine's disk everywhere: for the images, and for all that workers are told."""
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"x")
+    assert list(list_files(f"file://{tmp_path}/images")) == ["a.png"]
+    monkeypatch.chdir(tmp_path)
+    config = _with_absolute_paths(TrainConfig(f"file://{tmp_path}/truth.json", "run", images="s3://lake/images"))
+    assert (config.annotations, config.output) == (f"{tmp_path}/truth.json", f"{tmp_path}/run")
+    assert config.images == "s3://lake/images"
