@@ -15,15 +15,15 @@ EXIT_OUTPUT_CLOSED = 141
 
 
 class UsageError(Exception):
-    """The user asked for something that cannot be done as asked; the message says what to change (exit code 2)."""
+    """The command cannot do what the user asked for; the message says what to change (exit code 2)."""
 
 
 class JobError(Exception):
-    """The job could not go on; the message says what stopped it and what to do next (exit code 1)."""
+    """The job cannot continue; the message says what stopped it and what to do next (exit code 1)."""
 
 
 def exit_code_of(call: Callable[[], int]) -> int:
-    """What `call` returns, or the exit code of an error above, after its line on stderr."""
+    """The exit code that `call` returns. A `UsageError` or `JobError` is printed to stderr and becomes its code."""
     try:
         return call()
     except (UsageError, JobError) as error:

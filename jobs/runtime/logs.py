@@ -1,8 +1,8 @@
 """The log of a job, on stderr of the driver and of its Ray workers: lines for people, or JSON lines for a collector.
 
-Text is quiet: the driver tells how far it is, workers warn. JSON tells more: workers also write a line for each unit,
-piece or start, into the files that Ray keeps of each process. The run's id stands in every line that is not for a
-person at a terminal.
+As text, the driver reports progress and workers only log warnings. As JSON, workers also log a line for each unit,
+piece or start. Ray keeps the stderr of each worker in a file. Every line has the run's id, except text lines of the
+driver.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LogFormat = Literal["text", "json"]
 
 
 def run_id(*parts: str) -> str:
-    """What log lines and metrics call a run: follows from `parts`, such as its output, so that a resume keeps it."""
+    """The id of a run in log lines and metrics. The same `parts`, such as the output, give the same id on a resume."""
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
 
 
@@ -56,9 +56,10 @@ _settings = _Settings()
 
 
 def configure_logging(log_format: LogFormat, run: str = "") -> None:
-    """Send the log of `jobs` to stderr and nothing else of anybody's below a warning.
+    """Send the log of `jobs` to stderr from INFO up; other libraries log from WARNING up, as Python does by default.
 
-    Called again once the run's id is known; the last call counts, also for the workers of `in_worker`.
+    A command calls this a second time when it knows the run's id. The last call counts, also for the workers that
+    `in_worker` configures.
     """
     global _settings
     _settings = _Settings(log_format, run)
@@ -66,7 +67,7 @@ def configure_logging(log_format: LogFormat, run: str = "") -> None:
 
 
 def in_worker(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function for a Ray worker, whose process then logs as this driver was told to."""
+    """Wrap a function for a Ray worker: before it runs, its process is set to log as this driver does."""
     settings = _settings
 
     def configure() -> None:
@@ -83,7 +84,7 @@ def in_worker(function: Callable[..., Any]) -> Callable[..., Any]:
         configure()
         yield from function(*args, **kwargs)
 
-    # Ray streams the results of generator functions only
+    # Ray streams results only from generator functions
     return logging_generator if inspect.isgeneratorfunction(function) else logging_function
 
 

@@ -1,7 +1,7 @@
 """Ray metrics of a running job, which every node exposes to Prometheus as `ray_yolact_…`.
 
-The stages of a job call a `JobMetrics`; outside a Ray process every call does nothing, so stages stay plain functions
-that are tested without Ray. `cluster/grafana/yolact.json` draws these metrics.
+The stages of a job call a `JobMetrics`. Outside a Ray process every call does nothing, so that stages are tested
+without Ray. `cluster/grafana/yolact.json` draws these metrics.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What one metric is: its Ray kind ("Counter", "Gauge" or "Histogram"), meaning, tags and bucket bounds."""
+    """One metric: its Ray kind ("Counter", "Gauge" or "Histogram"), description, tags and bucket bounds."""
 
     kind: str
     description: str
@@ -31,7 +31,7 @@ _SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 #: every metric, by its name in Ray; each also carries the tags `job` and `run`
 METRICS = {
-    "yolact_images": MetricSpec("Counter", "Images labelled or learnt from, by status: ok or why not", ("status",)),
+    "yolact_images": MetricSpec("Counter", "Images labelled or trained on, by status: ok or a failure", ("status",)),
     "yolact_instances": MetricSpec("Counter", "Instances found"),
     "yolact_retries": MetricSpec("Counter", "Attempts repeated after a transient failure", ("reason",)),
     "yolact_stage_seconds": MetricSpec("Histogram", "Seconds one unit or batch spent in a stage", ("stage",), _SECONDS),
@@ -62,7 +62,7 @@ def _inside_ray() -> bool:
 
 @dataclass(frozen=True)
 class JobMetrics:
-    """The metrics of one run. It pickles as its two words, so it travels to workers with the stage that uses it.
+    """The metrics of one run. It pickles as two strings, so that a stage takes it along to its workers.
 
     `job` is the command ("label", "train", …) and `run` the run's id; both become tags.
     """
@@ -71,7 +71,7 @@ class JobMetrics:
     run: str
 
     def images(self, count: int, status: str = "ok") -> None:
-        """Count images that became a row of this status, or that a training step learnt from."""
+        """Count images that became a row of this status, or that a training step used."""
         self._count("yolact_images", count, status=status)
 
     def instances(self, count: int) -> None:
@@ -79,7 +79,7 @@ class JobMetrics:
         self._count("yolact_instances", count)
 
     def retry(self, reason: str, count: int = 1) -> None:
-        """Count attempts that a transient failure of this kind ("throttled", "time-out" …) made necessary."""
+        """Count attempts that followed a transient failure; `reason` names it ("throttled", "time-out", …)."""
         self._count("yolact_retries", count, reason=reason)
 
     def stage_seconds(self, stage: str, seconds: float) -> None:
@@ -96,7 +96,7 @@ class JobMetrics:
             self.stage_seconds(stage, time.perf_counter() - start)
 
     def waits(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """The same items; how long each was waited for is recorded as the stage's seconds."""
+        """Yield the same items; the seconds until each item comes are recorded as the stage's seconds."""
         start = time.perf_counter()
         for item in items:
             self.stage_seconds(stage, time.perf_counter() - start)
@@ -104,12 +104,12 @@ class JobMetrics:
             start = time.perf_counter()
 
     def batch_fill(self, images: int, batch_size: int) -> None:
-        """Count a model batch of so many images and the room it had; the ratio of the two counters is the fill."""
+        """Count the images of a model batch, and how many it could have; the ratio of the two counters is the fill."""
         self._count("yolact_batch_images", images)
         self._count("yolact_batch_slots", batch_size)
 
     def gpu_memory(self) -> None:
-        """Record the memory that this process has reserved on each of its GPUs; nothing without CUDA in use."""
+        """Record the bytes that this process has reserved on each of its GPUs; without CUDA in use, record nothing."""
         torch = sys.modules.get("torch")
         if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
             return
@@ -117,12 +117,12 @@ class JobMetrics:
             self._record("set", "yolact_gpu_memory_bytes", torch.cuda.memory_reserved(device), device=str(device))
 
     def losses(self, losses: dict[str, float]) -> None:
-        """Record the parts of the training loss."""
+        """Record each part of the training loss."""
         for part, value in losses.items():
             self._record("set", "yolact_loss", float(value), part=part)
 
     def _count(self, name: str, count: int, **tags: str) -> None:
-        if count > 0:  # Ray refuses to count by nothing
+        if count > 0:  # Ray refuses to increase a counter by 0
             self._record("inc", name, count, **tags)
 
     def _record(self, method: str, name: str, value: float, **tags: str) -> None:

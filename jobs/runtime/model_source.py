@@ -1,4 +1,4 @@
-"""Which model a job runs: found and fingerprinted without torch, loaded once on the driver, shared with the actors."""
+"""Which model a job runs. It is found and hashed without torch, and loaded once, on the driver, for all actors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolact.weights.files import is_own_checkpoint, read_bytes, read_own_header,
 if TYPE_CHECKING:
     from yolact.network.model import Yolact
 
-#: what a user gets who names neither config nor weights
+#: the config when the user names neither config nor weights
 DEFAULT_CONFIG = "nuclei"
 
 
@@ -39,7 +39,7 @@ class ModelSource:
 
 
 def resolve_model(config: str | None, weights: str | None) -> ModelSource:
-    """From `--config` and `--weights`, of which either may be missing. Raises `UsageError` in one sentence."""
+    """The model that `--config` and `--weights` name; either may be missing. Raises `UsageError` in one sentence."""
     try:
         if weights is None:
             chosen = get_config(config or DEFAULT_CONFIG)

@@ -1,4 +1,4 @@
-"""What the user sees while a job runs: a bar on a terminal, a line every few seconds anywhere else."""
+"""Progress of a job for the user: a bar on a terminal; a log line every few seconds where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class LabelProgress:
-    """Images done of `total`; counts come from commit records, and a thread of its own keeps the display alive."""
+    """Shows how many of `total` images are done, of which `done` were done before this run.
+
+    The counts come from `update`; a thread prints the lines, so that they come also while nothing is committed.
+    """
 
     def __init__(self, total: int, done: int, title: str = "labelling") -> None:
         self._title = title
@@ -57,7 +60,7 @@ class LabelProgress:
             self._lines.join()
 
     def update(self, done: int, notes: str) -> None:
-        """`done` images have a row; `notes` names what else the user should know, such as failures and retries."""
+        """Show that `done` images have a row. `notes` adds what the user should know, such as failures and retries."""
         self._done, self._notes = done, notes
         if self._bar is not None:
             self._bar.update(self._task, completed=done, rate=f"{self._rate():.1f} images/s", notes=notes)

@@ -280,3 +280,4 @@ def watchdog(what: str, *, seconds: float = _START_LIMIT_SECONDS, grace: float =
         raise
     finally:
         ended.set()
+        watcher.join()
