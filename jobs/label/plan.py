@@ -134,6 +134,9 @@ def _cpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: b
             f"{low} model actors cannot be scheduled: the cluster {'grows to' if grows else 'has'} {cpus:g} "
             f"CPU{'s' * (cpus != 1)}; use fewer --num-actors"
         )
+    if not grows:
+        # a range on a cluster of fixed size: as many as fit well, within the range
+        high = min(high, max(low, count))
     # the number of threads changes the last bits of a convolution: it must not follow from the number of actors
     threads = max(1, min(_MAX_THREADS, int(min(usable))))
     # every actor must fit on the smallest node that is to hold its share

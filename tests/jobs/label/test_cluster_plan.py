@@ -58,6 +58,8 @@ def test_the_range_that_was_asked_for_ends_where_the_autoscaler_does():
 
 def test_actors_that_a_fixed_cluster_cannot_hold_are_not_waited_for():
     assert make_plan([Node(8, 2)], device="cuda", actors=(1, 8)).max_actors == 2
+    assert make_plan([Node(8, 0)], device="cpu", actors=(1, 8)).max_actors == 2
+    assert make_plan([Node(2, 0)], device="cpu", actors=(2, 8)).max_actors == 2
 
 
 def test_cpus_that_may_come_are_planned_for():
