@@ -24,7 +24,7 @@ _ANSWER_SECONDS = 5.0
 #: Ray's own limits while it connects: attempts, and seconds of each one. Its defaults allow 20 rounds of 41 s
 _CONNECT_LIMITS = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "10"}
 #: attempts to start a private Ray. Ray gives its processes 30 s, which a busy machine may exceed
-_STARTS = 3
+_STARTS = 2
 #: seconds after which a start of Ray that has not come to an end is given up
 _START_LIMIT_SECONDS = 300.0
 #: seconds that a given-up start has for its own end, before the process exits
