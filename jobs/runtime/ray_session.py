@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 #: seconds in which the machine of a cluster must take a connection
 _ANSWER_SECONDS = 5.0
 #: Ray's own limits while it connects: attempts, and seconds of each one. Its defaults allow 20 rounds of 41 s
-_CONNECT_LIMITS = {"RAY_gcs_server_port_wait_time_s": "2", "RAY_py_gcs_connect_timeout_s": "10"}
+_CONNECT_LIMITS = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 #: attempts to start a private Ray. Ray gives its processes 30 s, which a busy machine may exceed
 _STARTS = 2
 #: seconds after which a start of Ray that has not come to an end is given up

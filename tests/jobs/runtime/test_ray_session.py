@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -178,13 +179,25 @@ def test_an_address_without_a_ray_ends_in_one_line_and_soon(silent):
     )
     server.close()
     assert done.returncode == EXIT_FAILED, done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert f"no Ray cluster at {address}: " in done.stderr
+    *others, line = done.stderr.splitlines()
+    assert line.startswith(f"yolact: no Ray cluster at {address}: ")
+    # Ray's C++ client has a log of its own, of every attempt
+    assert all("gcs_client.cc" in other or "rpc_client.h" in other for other in others if other)
+    assert silent or not others
     # the old limits let it hang for 13 minutes and more; imports on a busy machine are part of these seconds
     assert float(done.stdout.split("SECONDS ")[1]) < 240
 
 
 def test_the_watchdog_interrupts_what_returns_to_python():
+    # a shell starts its background jobs with SIGINT ignored, and so with nothing that could be interrupted
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        check_the_watchdog()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def check_the_watchdog() -> None:
     def wait_for_ever() -> None:
         while True:
             time.sleep(0.01)
