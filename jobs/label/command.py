@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jobs import lake, storage
@@ -87,9 +87,8 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
             record = run_record.read(output)
             if record is not None:
                 run_record.check_identity(output, record, identity)
-            return _LabelRun(
-                config, output, sources, model, identity, record or RunRecord(), lease, make_predictor
-            ).run()
+            begun = replace(record or RunRecord(), passed_over=dict(passed_over))
+            return _LabelRun(config, output, sources, model, identity, begun, lease, make_predictor).run()
     except storage.TransientStorageError as error:
         print(f"yolact: {error}; run the same command again", file=sys.stderr)
         return EXIT_RUN_AGAIN
@@ -211,6 +210,7 @@ class _LabelRun:
             class_names=tuple(network.class_names),
             versions=self._entry.versions,
             inputs=tuple(storage.without_credentials(uri) for uri in self.config.inputs),
+            passed_over=self.record.passed_over,
             # written now, so that it is there also if this run is killed
             runs=(*self.record.runs, self._entry),
         )

@@ -81,7 +81,8 @@ class RunRecord:
 
     `status` is running, incomplete or finished. `identity` decides what the rows say. `precision` and `engine` are what
     the first start settled, empty where it was not yet. `versions` are those of the last start; each start has its own
-    in `runs`. `counts` is None until the run is finished.
+    in `runs`. `passed_over` counts files of the inputs that the last start took for no images, by
+    extension. `counts` is None until the run is finished.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -101,6 +102,7 @@ class RunRecord:
     class_names: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     runs: tuple[RunEntry, ...] = ()
     counts: RunCounts | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,6 +46,7 @@ def test_a_list_a_table_beside_tars_and_files_that_are_passed_over(tmp_path, che
     expected = {f"{lake}/0.tar#{name}": "ok" for name in list(images)[:3]}
     expected |= {f"{tmp_path}/elsewhere/{name}": "ok" for name in names}
     assert rows_of(output) == expected | {f"{tmp_path}/elsewhere/gone.jpg": "missing"}
+    assert json.loads((output / "run.json").read_text())["passed_over"] == {".jxl": 3}
     # the list has grown: only what is new is labelled
     put(f"{tmp_path}/elsewhere/gone.jpg", images[names[0]])
     put(f"{tmp_path}/elsewhere/new.jpg", images[names[0]])

@@ -27,7 +27,7 @@ def compare(sources: Sequence[Source], generations: Sequence[Generation]) -> Lak
     """What of `sources` is not in the generations as it is now."""
     known = source_versions(generations)
     new = [source for source in sources if source.uri not in known]
-    changed = [s for s in sources if s.uri in known and known[s.uri] != (s.size, s.etag)]
+    changed = [s for s in sources if s.uri in known and s.was_replaced(*known[s.uri])]
     return LakeState(new, changed)
 
 

@@ -15,7 +15,8 @@ from jobs.table.record import RunCounts, RunEntry, RunRecord, Steady, Thresholds
 #: the keys that readers rely on, in their order
 KEYS = [
     "schema_version", "status", "run_id", "identity_sha256", "identity", "model", "config", "weights", "thresholds",
-    "nms", "precision", "engine", "engine_reason", "quantisation", "class_names", "versions", "inputs", "runs",
+    "nms", "precision", "engine", "engine_reason", "quantisation", "class_names", "versions", "inputs",
+    "passed_over", "runs",
 ]  # fmt: skip
 
 
@@ -28,6 +29,7 @@ def test_it_reads_what_it_wrote_under_the_same_keys(tmp_path):
         thresholds=Thresholds(0.15, 0.5, 100),
         class_names=("cell", "nucleus"),
         inputs=("lake",),
+        passed_over={".jxl": 3},
         runs=(entry,),
         counts=RunCounts(3, 2, 1, 9, {"ok": 2, "missing": 1}),
     )
