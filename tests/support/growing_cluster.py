@@ -52,9 +52,7 @@ def growing_cluster(kinds: Mapping[str, Mapping[str, Any]]) -> Iterator[GrowingC
 
     # the paths of sockets below it must stay short
     home = Path(tempfile.mkdtemp(prefix="ry", dir="/tmp"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"{get_node_ip_address()}:{free.getsockname()[1]}"
+    address = f"{get_node_ip_address()}:{_free_port()}"
     path = home / "ray_bootstrap_config.yaml"
     path.write_text(json.dumps(_configuration(address, kinds)))  # JSON is YAML
     environment = {
@@ -76,6 +74,13 @@ def growing_cluster(kinds: Mapping[str, Mapping[str, Any]]) -> Iterator[GrowingC
     finally:
         _end(head)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _configuration(address: str, kinds: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def _head_command(address: str, config: Path) -> list[str]:
         f"--port={address.rpartition(':')[2]}",
         f"--autoscaling-config={config}",
         *("--num-cpus=0", "--include-dashboard=false", "--object-store-memory=200000000"),
-        *("--dashboard-agent-listen-port=0", "--ray-client-server-port=0"),
+        *("--dashboard-agent-listen-port=0", f"--ray-client-server-port={_free_port()}"),
     ]
 
 
