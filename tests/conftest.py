@@ -23,18 +23,24 @@ def pytest_configure(config: pytest.Config) -> None:
     watch_processes()
 
 
+def _parameters(item: pytest.Function) -> list[object]:
+    return list(item.callspec.params.values()) if hasattr(item, "callspec") else []
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test by what it needs: see support/tiers.py."""
     for item in items:
         if isinstance(item, pytest.Function):
-            for mark in sorted(marks_for(item.originalname, item.fixturenames, item.path)):
+            # a test may ask for a fixture whose name is one of its parameters
+            parameters = [value for value in _parameters(item) if isinstance(value, str)]
+            for mark in sorted(marks_for(item.originalname, [*item.fixturenames, *parameters], item.path)):
                 item.add_marker(mark)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """A test without marks must not start a process."""
-    if any(item.get_closest_marker(tier) for tier in TIERS):
+    """In `make quick` a test must not start a process."""
+    if "not process" not in item.config.option.markexpr or any(item.get_closest_marker(tier) for tier in TIERS):
         return (yield)
     with no_processes(item.nodeid):
         return (yield)

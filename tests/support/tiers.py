@@ -1,7 +1,7 @@
 """What a test needs beside Python: `ray`, `store`, `browser` or `process`. `make quick` runs the tests that need none.
 
-A test gets its marks from its fixtures and from its module's source, so nobody has to remember them. While a test
-without marks runs, starting a process is an error that says which mark is missing.
+A test gets its marks from its fixtures and from its module's source, so nobody has to remember them. While `make quick`
+runs, starting a process is an error that says which mark is missing.
 """
 
 from __future__ import annotations

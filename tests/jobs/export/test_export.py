@@ -254,6 +254,7 @@ def test_a_table_of_failures_exports_as_nothing(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
+@pytest.mark.process
 def test_what_cannot_be_done_is_said_in_one_line(output, tmp_path):
     def refused(**options) -> str:
         with pytest.raises(UsageError) as error:
