@@ -128,8 +128,10 @@ def _new_filesystem(scheme: str) -> Any:
         }
     try:
         filesystem = fsspec.filesystem(scheme, skip_instance_cache=True, **options)
-    except Exception as error:  # "dir", "zip", "github" and others need more than an address, each its own way
+    except (ImportError, ValueError) as error:
         raise UsageError(f"cannot open {scheme}:// addresses: {one_line(str(error))}") from None
+    except Exception:  # "dir", "zip", "github" and others: each fails in its own way
+        raise UsageError(f"cannot open {scheme}:// addresses: this scheme needs more than an address") from None
     if scheme == "s3":
         filesystem.retries = 1
     return filesystem
