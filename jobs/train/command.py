@@ -51,7 +51,8 @@ def run_training(config: TrainConfig) -> int:
     model_config = model_config_for(config, train.data)
     _check_window(settings, model_config)
     _describe(settings, train.data, say)
-    with stopped_by_sigterm(), ray_session(config.address):
+    # Ray sets a handler of SIGTERM when it starts, so this one comes after it
+    with ray_session(config.address), stopped_by_sigterm():
         lines = start_line_queue()
         plan = RunPlan(
             settings=settings,
