@@ -177,6 +177,7 @@ def test_a_network_file_of_another_kind_is_refused():
         OpenVinoNetwork.from_bytes(b"something else")
 
 
+@pytest.mark.process  # the compiler is a process
 @pytest.mark.slow
 @pytest.mark.skipif(not capabilities_here("cpu").compiler, reason="there is no C++ compiler")
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.05)])
