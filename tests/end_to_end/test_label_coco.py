@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 from support.lakes import write_shards
@@ -85,7 +86,16 @@ def views_of_the_photo() -> dict[str, bytes]:
     return found
 
 
-def test_every_row_equals_the_predictor(s3, checkpoint):
+@pytest.fixture
+def threads_of_an_actor():
+    """As many CPU threads here as in the model actor: their number changes the last bits of a convolution."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # the Ray of the tests has 2 CPUs
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_row_equals_the_predictor(s3, checkpoint, threads_of_an_actor):
     photos = views_of_the_photo()
     table = label(s3, checkpoint, photos, shards=2)
     check_rows(table, photos)
