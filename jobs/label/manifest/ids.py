@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -93,7 +94,7 @@ def _edges(ranges: int) -> np.ndarray:
 
 
 @contextmanager
-def _range_files(folder: Path, ranges: int) -> Iterator[list]:
+def _range_files(folder: Path, ranges: int) -> Iterator[Sequence[IO[bytes]]]:
     files = [open(folder / f"{number:06d}", "wb") for number in range(ranges)]  # noqa: SIM115
     try:
         yield files

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -95,7 +96,7 @@ def _wrong_rows(
     return wrong
 
 
-def _columns(output: Output, part: Part) -> list[list]:
+def _columns(output: Output, part: Part) -> list[list[Any]]:
     names = ["image_id", "uri", "offset", "size", "etag"]
     with storage.open_file(output.manifest_part(part.number)) as file:
         table = pq.ParquetFile(file).read(columns=names)
