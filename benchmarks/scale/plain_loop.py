@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from benchmarks.scale.stand_in import CLASS_NAMES, StandInPredictor
 from jobs import storage
-from jobs.label.pipeline.stages import InputLimits, Labeller, decode_and_prepare, fetch_and_decode
+from jobs.label.pipeline.stages import WHOLE_UNITS, InputLimits, Labeller, decode_and_prepare, fetch_and_decode
 from jobs.lake import ParquetColumns
 from jobs.table import parquet as tables
 from jobs.table.output import Output
@@ -45,14 +45,14 @@ def run_plain_loop(output: Output, scratch: Path, *, input_size: int, images: in
         limits=_LIMITS,
         columns=ParquetColumns(),
         input_size=input_size,
-        decode=decoder,
+        mode=replace(WHOLE_UNITS, decode=decoder),
     )
     labeller = Labeller(
         predictor=StandInPredictor(1),
         class_names=CLASS_NAMES,
         output=own,
         metadata={},
-        careful=False,
+        mode=WHOLE_UNITS,
     )
     done = 0
     start = time.process_time()

@@ -19,9 +19,8 @@ from ray.util.annotations import RayDeprecationWarning
 from jobs.label.pipeline.stages import (
     InputLimits,
     Labeller,
+    PassMode,
     UnitPredictor,
-    decode_and_prepare,
-    decode_in_child,
     fetch_and_decode,
 )
 from jobs.label.pipeline.unit import UnitRecord
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 
 #: units of one execution: limits what the driver and Ray hold, whatever the size of the lake
 UNITS_PER_EXECUTION = 20_000
-#: how often a block whose process died is tried again, before it is left to the careful pass
+#: how often a block whose process died is tried again, before it is left to the next pass
 _RETRIES_AFTER_A_CRASH = 2
 #: a cluster of fixed size that commits no unit for so long is stuck
 _NO_PROGRESS_SECONDS = 600.0
@@ -63,20 +62,20 @@ class Pipeline:
         """How many units may be in the middle of fetching and decoding at the same time."""
         return self.plan.decode_tasks
 
-    def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
+    def run(self, units: Sequence[int], mode: PassMode) -> Iterator[UnitRecord]:
         """Label `units` and yield the record of each one; a unit whose process died yields none.
 
-        `careful` decodes one image at a time in a child process. Raises `JobError` where Ray stops the execution.
+        Raises `JobError` where Ray stops the execution.
         """
         for first in range(0, len(units), UNITS_PER_EXECUTION):
-            yield from self._execute(units[first : first + UNITS_PER_EXECUTION], careful)
+            yield from self._execute(units[first : first + UNITS_PER_EXECUTION], mode)
 
-    def _execute(self, units: Sequence[int], careful: bool) -> Iterator[UnitRecord]:
+    def _execute(self, units: Sequence[int], mode: PassMode) -> Iterator[UnitRecord]:
         configure_ray_data(waits_for_nodes=self.plan.grows)
         with warnings.catch_warnings():
             # Ray 2.60 deprecates `max_retries` on a stage and offers nothing in its place
             warnings.simplefilter("ignore", RayDeprecationWarning)
-            records = self._chain(units, careful)
+            records = self._chain(units, mode)
         try:
             for batch in records.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for text in batch["record"].to_pylist():
@@ -89,7 +88,7 @@ class Pipeline:
             del records
             gc.collect()
 
-    def _chain(self, units: Sequence[int], careful: bool) -> ray.data.Dataset:
+    def _chain(self, units: Sequence[int], mode: PassMode) -> ray.data.Dataset:
         plan = self.plan
         return (
             # from_arrow would ask for each table's schema in a task of a whole CPU
@@ -103,7 +102,7 @@ class Pipeline:
                     "limits": self.limits,
                     "columns": self.columns,
                     "input_size": self.input_size,
-                    "decode": decode_in_child if careful else decode_and_prepare,
+                    "mode": mode,
                 },
                 # Ray warns of more tasks than there is work for
                 compute=TaskPoolStrategy(size=min(plan.decode_tasks, len(units))),
@@ -121,14 +120,13 @@ class Pipeline:
                     "output": self.output,
                     "metadata": self.metadata,
                     "metrics": self.metrics,
-                    "careful": careful,
+                    "mode": mode,
                 },
                 compute=ActorPoolStrategy(
                     # a pool that may grow does so within the cluster as it stands, and asks no autoscaler for more.
                     # So all actors are asked for at once: those without a node yet are what the autoscaler acts on
                     size=plan.max_actors,
-                    # one unit has the network while another is unpacked, or makes its last masks and is committed
-                    max_concurrent_calls_per_actor=1 if careful else 2,
+                    max_concurrent_calls_per_actor=mode.units_per_actor,
                     enable_true_multi_threading=True,
                     max_tasks_in_flight_per_actor=3,
                 ),

@@ -1,4 +1,7 @@
-"""The passes of a labelling run: pipeline over what is missing, publishing as parts fill up, and a careful pass."""
+"""The two passes of a labelling run over the units that are missing. Parts are published as they fill up.
+
+The first pass labels whole units. The second one tries the units that failed again, one image at a time.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from jobs.label.fence import Fence
 from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.chain import Pipeline
 from jobs.label.pipeline.publish import Publisher
+from jobs.label.pipeline.stages import ONE_IMAGE_AT_A_TIME, WHOLE_UNITS, PassMode
 from jobs.label.pipeline.unit import UnitRecord
 from jobs.runtime.progress import LabelProgress
 from jobs.table import parquet as tables
@@ -87,13 +91,13 @@ class Passes:
         self.store_answered = True
 
     def run(self) -> list[int]:
-        """One pass over all, a careful one over what it left; returns the units still missing."""
+        """One pass over all missing units, and one over those that failed; returns the units still missing."""
         for number in [number for number, units in self._left.items() if not units]:
             self._publisher.submit(self._parts[number])
-        self.store_answered = self._pass(careful=False)
+        self.store_answered = self._pass(WHOLE_UNITS)
         if self.store_answered and (missing := self._missing()):
             log.info("%d units did not come through; trying them again, one image at a time", len(missing))
-            self.store_answered = self._pass(careful=True)
+            self.store_answered = self._pass(ONE_IMAGE_AT_A_TIME)
         self._publisher.drain()
         return self._missing()
 
@@ -114,12 +118,12 @@ class Passes:
                 total += sum(unit in chosen for unit in table["unit"].to_pylist())
         return total
 
-    def _pass(self, *, careful: bool) -> bool:
+    def _pass(self, mode: PassMode) -> bool:
         """Whether the store answered; where it does not, the rest of the pass is left for another run."""
         in_a_row = 0
         # one short outage fails all units that are being fetched, and they are reported one after the other
         enough = max(_UNREACHABLE_IN_A_ROW, 2 * self._pipeline.units_at_once)
-        for record in self._pipeline.run(self._missing(), careful=careful):
+        for record in self._pipeline.run(self._missing(), mode):
             self._fence.check()
             if record.problem is None:
                 in_a_row = 0

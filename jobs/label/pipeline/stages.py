@@ -67,6 +67,40 @@ def decode_and_prepare(data: bytes, limits: InputLimits, input_size: int) -> Pre
     return prepare_image(pixels, input_size)
 
 
+#: seconds after which a decoder hangs and is ended; no image within the limits takes this long
+TIMEOUT_SECONDS = 120.0
+
+
+def decode_in_child(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
+    """`decode_and_prepare` in a child process. If the child dies, raises `ImageError` of status "undecodable"."""
+    try:
+        return lake.call_in_child(decode_and_prepare, TIMEOUT_SECONDS, data, limits, input_size)
+    except lake.ChildDiedError as error:
+        if error.timed_out:
+            raise ImageError("undecodable", f"decoding took more than {TIMEOUT_SECONDS:.0f} s and was ended") from None
+        raise ImageError("undecodable", "the image killed its decoder process") from None
+
+
+@dataclass(frozen=True)
+class PassMode:
+    """How one pass over the missing units handles their images."""
+
+    decode: Callable[[bytes, InputLimits, int], PreparedImage]
+    """Makes the prepared image from the encoded bytes; raises `ImageError`."""
+    fetch_in_child: bool
+    """Rows of Parquet files are read in a child process, because a broken file can kill the process that reads it."""
+    one_image_at_a_time: bool
+    """The model gets one image in each call. An image that the model fails on becomes a row with an error."""
+    units_per_actor: int
+    """How many units one actor works on at the same time."""
+
+
+#: the first pass. One unit has the network while the actor unpacks another one, or makes its last masks and commits it
+WHOLE_UNITS = PassMode(decode=decode_and_prepare, fetch_in_child=False, one_image_at_a_time=False, units_per_actor=2)
+#: the second pass, for units that failed: an image that kills its process or the model's call costs no other image
+ONE_IMAGE_AT_A_TIME = PassMode(decode=decode_in_child, fetch_in_child=True, one_image_at_a_time=True, units_per_actor=1)
+
+
 def fetch_and_decode(
     batch: pa.Table,
     *,
@@ -74,7 +108,7 @@ def fetch_and_decode(
     limits: InputLimits,
     columns: lake.ParquetColumns,
     input_size: int,
-    decode: Callable[[bytes, InputLimits, int], PreparedImage] = decode_and_prepare,
+    mode: PassMode = WHOLE_UNITS,
 ) -> pa.Table:
     """Bytes and pixels of one unit: `batch` is one row with `unit`; the result is one row of `pack_unit`."""
     unit = batch["unit"][0].as_py()
@@ -92,11 +126,12 @@ def fetch_and_decode(
                 columns=columns,
                 retry=retry,
                 others=_some_uris(part),
-                in_child=decode is decode_in_child,
+                in_child=mode.fetch_in_child,
             )
         with _timed(record, "decode"):
             images = [
-                _unit_image(row, data, limits, input_size, decode) for row, data in zip(rows, fetched, strict=True)
+                _unit_image(row, data, lambda encoded: mode.decode(encoded, limits, input_size))
+                for row, data in zip(rows, fetched, strict=True)
             ]
     except storage.TransientStorageError as error:
         record.problem, record.unreachable = str(error), True
@@ -110,28 +145,18 @@ def _some_uris(part: pa.Table, most: int = 8) -> list[str]:
     return list(dict.fromkeys(part["uri"][row].as_py() for row in range(0, part.num_rows, step)))[:most]
 
 
-def _unit_image(
-    row: dict[str, Any],
-    data: bytes | lake.Problem,
-    limits: InputLimits,
-    input_size: int,
-    decode: Callable[[bytes, InputLimits, int], PreparedImage],
-) -> UnitImage:
+def _unit_image(row: dict[str, Any], data: bytes | lake.Problem, decode: Callable[[bytes], PreparedImage]) -> UnitImage:
     image_id, uri = row["image_id"], row["uri"]
     if isinstance(data, lake.Problem):
         return UnitImage(image_id, uri, data.status, data.reason, None)
     try:
-        return UnitImage(image_id, uri, STATUS_OK, None, decode(data, limits, input_size))
+        return UnitImage(image_id, uri, STATUS_OK, None, decode(data))
     except ImageError as error:
         return UnitImage(image_id, uri, error.status, error.reason, None)
 
 
 class Labeller:
-    """Runs the model over one unit and commits its rows with a single put.
-
-    `careful` predicts image by image, so that one image the model cannot take becomes a row and its neighbours get
-    their labels.
-    """
+    """Runs the model over one unit and commits the unit's rows with a single put."""
 
     def __init__(
         self,
@@ -140,13 +165,13 @@ class Labeller:
         class_names: Sequence[str],
         output: Output,
         metadata: dict[str, str],
-        careful: bool,
+        mode: PassMode,
     ) -> None:
         self.predictor = predictor
         self.class_names = class_names
         self.output = output
         self.metadata = metadata
-        self.careful = careful
+        self.mode = mode
 
     def __call__(self, batch: pa.Table) -> UnitRecord:
         record, images = unpack_unit(batch)
@@ -156,14 +181,14 @@ class Labeller:
             except storage.TransientStorageError as error:
                 record.problem, record.unreachable = str(error), True
             except Exception as error:
-                # any error of the model: the unit is not committed, and the careful pass takes it image by image
+                # any error of the model: the unit is not committed, and the next pass tries it one image at a time
                 record.problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
         return record
 
     def _label(self, record: UnitRecord, images: list[UnitImage]) -> None:
         with _timed(record, "inference"):
             detections: list[Detections | None]
-            if self.careful:
+            if self.mode.one_image_at_a_time:
                 images, detections = self._predict_one_by_one(images)
             else:
                 found = iter(self.predictor.predict_prepared([i.prepared for i in images if i.prepared is not None]))
@@ -191,17 +216,3 @@ class Labeller:
             labelled.append(image)
             detections.append(found)
         return labelled, detections
-
-
-#: no image within the limits takes this long; a decoder that hangs is ended
-TIMEOUT_SECONDS = 120.0
-
-
-def decode_in_child(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
-    """`decode_and_prepare` in a process of its own; its death is an `ImageError` of status "undecodable"."""
-    try:
-        return lake.call_in_child(decode_and_prepare, TIMEOUT_SECONDS, data, limits, input_size)
-    except lake.ChildDiedError as error:
-        if error.timed_out:
-            raise ImageError("undecodable", f"decoding took more than {TIMEOUT_SECONDS:.0f} s and was ended") from None
-        raise ImageError("undecodable", "the image killed its decoder process") from None

@@ -6,21 +6,22 @@ from jobs.label.fence import NoFence
 from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.passes import Passes
 from jobs.label.pipeline.publish import Publisher
+from jobs.label.pipeline.stages import ONE_IMAGE_AT_A_TIME, WHOLE_UNITS, PassMode
 from jobs.label.pipeline.unit import UnitRecord
 from jobs.runtime.progress import LabelProgress
 from jobs.table.output import Output
 
 
 class ScriptedPipeline:
-    """Answers each unit with what `outcome(unit, careful)` says, and remembers what it was asked."""
+    """Answers each unit with what `outcome(unit, mode)` says, and remembers what it was asked."""
 
     def __init__(self, outcome, units_at_once: int = 2):
         self.outcome, self.asked, self.units_at_once = outcome, [], units_at_once
 
-    def run(self, units: Sequence[int], *, careful: bool = False) -> Iterator[UnitRecord]:
+    def run(self, units: Sequence[int], mode: PassMode) -> Iterator[UnitRecord]:
         for unit in units:
-            self.asked.append((unit, careful))
-            if (record := self.outcome(unit, careful)) is not None:
+            self.asked.append((unit, mode))
+            if (record := self.outcome(unit, mode)) is not None:
                 yield record
 
 
@@ -40,7 +41,7 @@ def passes(pipeline, units: int, staged=frozenset()) -> tuple[Passes, Rememberin
 
 
 def test_a_part_is_published_once_when_its_last_unit_is_committed():
-    pipeline = ScriptedPipeline(lambda unit, careful: UnitRecord(unit, images=1))
+    pipeline = ScriptedPipeline(lambda unit, mode: UnitRecord(unit, images=1))
     run, publisher = passes(pipeline, 5, staged={0, 3})
     assert run.run() == []
     assert [unit for unit, _ in pipeline.asked] == [1, 2, 4]
@@ -48,31 +49,31 @@ def test_a_part_is_published_once_when_its_last_unit_is_committed():
     assert run.totals.images == 3
 
 
-def test_what_died_in_the_first_pass_is_tried_carefully():
-    def outcome(unit: int, careful: bool) -> UnitRecord | None:
-        return UnitRecord(unit, images=1) if careful or unit != 2 else None
+def test_what_died_in_the_first_pass_is_tried_one_image_at_a_time():
+    def outcome(unit: int, mode: PassMode) -> UnitRecord | None:
+        return UnitRecord(unit, images=1) if mode == ONE_IMAGE_AT_A_TIME or unit != 2 else None
 
     run, publisher = passes(pipeline := ScriptedPipeline(outcome), 4)
     assert run.run() == []
-    assert pipeline.asked[-1] == (2, True)
+    assert pipeline.asked[-1] == (2, ONE_IMAGE_AT_A_TIME)
     assert publisher.published == [0]
 
 
 def test_a_unit_that_ray_ran_twice_counts_once():
     class Twice(ScriptedPipeline):
-        def run(self, units, *, careful=False):
-            for record in super().run(units, careful=careful):
+        def run(self, units, mode):
+            for record in super().run(units, mode):
                 yield record
                 yield record
 
-    run, publisher = passes(Twice(lambda unit, careful: UnitRecord(unit, images=7)), 3)
+    run, publisher = passes(Twice(lambda unit, mode: UnitRecord(unit, images=7)), 3)
     assert run.run() == []
     assert run.totals.images == 21
     assert publisher.published == [0]
 
 
 def test_a_store_that_is_gone_ends_the_run_early():
-    def outcome(unit: int, careful: bool) -> UnitRecord:
+    def outcome(unit: int, mode: PassMode) -> UnitRecord:
         return UnitRecord(unit, images=1, problem="no answer", unreachable=True)
 
     run, publisher = passes(pipeline := ScriptedPipeline(outcome), 100)
@@ -86,8 +87,10 @@ def test_a_store_that_is_gone_ends_the_run_early():
 def test_an_outage_that_meets_every_task_in_flight_is_not_the_end_of_the_store():
     """100 decode tasks at once all fail in the same short outage; the units after them come through."""
 
-    def outcome(unit: int, careful: bool) -> UnitRecord:
-        return UnitRecord(unit, problem="time-out", unreachable=True) if unit < 100 and not careful else ok(unit)
+    def outcome(unit: int, mode: PassMode) -> UnitRecord:
+        return (
+            UnitRecord(unit, problem="time-out", unreachable=True) if unit < 100 and mode == WHOLE_UNITS else ok(unit)
+        )
 
     def ok(unit: int) -> UnitRecord:
         return UnitRecord(unit, images=1)
