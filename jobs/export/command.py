@@ -13,13 +13,13 @@ from jobs.export.formats import FORMATS
 from jobs.export.formats.base import DocumentFormat, ExportOptions, Format
 from jobs.export.formats.coco import Coco, CocoIds, CocoResults
 from jobs.export.formats.label_studio import LabelStudio
-from jobs.export.survey import Selection, ShareFacts, TableFacts, join_facts, survey_share
-from jobs.export.writing import Chunk, ShareWriter, write_document
+from jobs.export.survey import PieceFacts, Selection, TableFacts, join_facts, survey_piece
+from jobs.export.writing import Chunk, PieceWriter, write_document
 from jobs.runtime.errors import UsageError
 from jobs.runtime.progress import LabelProgress
 from jobs.table.pictures import PictureSource
-from jobs.table.pieces import share_runner
-from jobs.table.read import LabelTable, Share, open_labels
+from jobs.table.pieces import piece_runner
+from jobs.table.read import LabelTable, Piece, open_labels
 from jobs.table.record import RunRecord
 
 if TYPE_CHECKING:
@@ -70,11 +70,11 @@ def export_labels(config: ExportConfig) -> Written:
     ids = _ids_from(config)
     if not config.overwrite:
         _refuse_leftovers(output, document)
-    shares = table.shares(config.rows_per_task)
-    with share_runner(shares, config.address) as runner:
+    pieces = table.pieces(config.rows_per_task)
+    with piece_runner(pieces, config.address) as runner:
         facts = join_facts(table, list(runner.over(partial(_survey, selection))), selection)
         format = _make_format(config, facts, ids, table)
-        writer = ShareWriter(format, selection, PictureSource(table.output), output)
+        writer = PieceWriter(format, selection, PictureSource(table.output), output)
         chunks: Iterable[Chunk] = runner.over(writer.write)
         if isinstance(format, DocumentFormat):
             chunks = write_document(format, chunks, document or f"{output}/{format.default_name}")
@@ -89,8 +89,8 @@ def export_labels(config: ExportConfig) -> Written:
     return written
 
 
-def _survey(selection: Selection, number: int, share: Share) -> Iterator[ShareFacts]:
-    yield survey_share(share, selection)
+def _survey(selection: Selection, number: int, piece: Piece) -> Iterator[PieceFacts]:
+    yield survey_piece(piece, selection)
 
 
 def _make_format(config: ExportConfig, facts: TableFacts, ids: CocoIds | None, table: LabelTable) -> Format:

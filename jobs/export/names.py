@@ -21,7 +21,7 @@ def extension(image_id: str) -> str:
 
 @dataclass(frozen=True)
 class NameFacts:
-    """What names depend on, gathered over all ids of a table; facts of shares are joined in any order."""
+    """What names depend on, gathered over all ids of a table; facts of pieces are joined in any order."""
 
     lowest: str = ""
     highest: str = ""
@@ -63,10 +63,10 @@ class NameFacts:
             path = path[: -len(kind)]
         if len(self.extensions) > 1:
             path += "_" + kind[1:]
-        pieces = [_safe(piece) for piece in re.split(r"[/#]", path)]
-        if pieces != re.split(r"[/#]", path):
-            pieces[-1] += "-" + id_hash(image_id)
-        return "/".join(pieces)
+        segments = [_safe(segment) for segment in re.split(r"[/#]", path)]
+        if segments != re.split(r"[/#]", path):
+            segments[-1] += "-" + id_hash(image_id)
+        return "/".join(segments)
 
 
 def id_hash(image_id: str) -> str:
@@ -74,8 +74,8 @@ def id_hash(image_id: str) -> str:
     return hashlib.sha256(image_id.encode()).hexdigest()[:16]
 
 
-def _safe(piece: str) -> str:
-    piece = _UNSAFE.sub("_", piece)
-    if len(piece.encode()) > _LONGEST:
-        piece = piece.encode()[:_LONGEST].decode(errors="ignore")
-    return "_" if piece.strip(". ") == "" else piece
+def _safe(segment: str) -> str:
+    segment = _UNSAFE.sub("_", segment)
+    if len(segment.encode()) > _LONGEST:
+        segment = segment.encode()[:_LONGEST].decode(errors="ignore")
+    return "_" if segment.strip(". ") == "" else segment

@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 
 from jobs.export.names import NameFacts
 from jobs.runtime.errors import UsageError
-from jobs.table.read import LabelRow, LabelTable, Share, flatten_instances, rows_of_batch
+from jobs.table.read import LabelRow, LabelTable, Piece, flatten_instances, rows_of_batch
 from jobs.table.record import RunRecord
 from jobs.table.schema import STATUS_OK
 
 
 @dataclass(frozen=True)
-class ShareFacts:
+class PieceFacts:
     """What one piece of the table holds: pictures with labels, failed ones, instances taken, classes seen.
 
     `empty` counts instances that are left out only because their mask has no pixel.
@@ -46,12 +46,12 @@ class TableFacts:
     starts: tuple[tuple[int, int], ...] = field(repr=False)
 
 
-def survey_share(share: Share, selection: Selection) -> ShareFacts:
+def survey_piece(piece: Piece, selection: Selection) -> PieceFacts:
     """Read the small columns of one piece."""
     pictures = failed = instances = empty = 0
     names = NameFacts()
     classes: dict[int, str] = {}
-    for batch in share.batches(["image_id", "status", "instances.label", *DECIDING_COLUMNS], batch_rows=8192):
+    for batch in piece.batches(["image_id", "status", "instances.label", *DECIDING_COLUMNS], batch_rows=8192):
         ok = pc.equal(batch["status"], STATUS_OK)
         good = batch.filter(ok)
         pictures += good.num_rows
@@ -62,27 +62,27 @@ def survey_share(share: Share, selection: Selection) -> ShareFacts:
         _, found = flatten_instances(good)
         labels, categories = found.field("label").to_pylist(), found.field("category").to_pylist()
         _add_classes(classes, dict(zip(labels, categories, strict=True)))
-    return ShareFacts(pictures, failed, instances, empty, names, classes)
+    return PieceFacts(pictures, failed, instances, empty, names, classes)
 
 
-def join_facts(table: LabelTable, shares: Sequence[ShareFacts], selection: Selection) -> TableFacts:
+def join_facts(table: LabelTable, pieces: Sequence[PieceFacts], selection: Selection) -> TableFacts:
     """Join the pieces' facts, in table order. Raises `UsageError` for a class that is asked for and not there."""
     starts = []
     pictures = instances = 0
     names = NameFacts()
     classes: dict[int, str] = dict(enumerate((table.run or RunRecord()).class_names))
-    for share in shares:
+    for piece in pieces:
         starts.append((pictures, instances))
-        pictures += share.pictures
-        instances += share.instances
-        names = names.join(share.names)
-        _add_classes(classes, share.classes)
+        pictures += piece.pictures
+        instances += piece.instances
+        names = names.join(piece.names)
+        _add_classes(classes, piece.classes)
     unknown = selection.categories - set(classes.values())
     if unknown:
         known = ", ".join(classes[label] for label in sorted(classes)) or "none at all"
         raise UsageError(f"no class {sorted(unknown)[0]!r} in this table; there are: {known}")
-    failed = sum(share.failed for share in shares)
-    empty = sum(share.empty for share in shares)
+    failed = sum(piece.failed for piece in pieces)
+    empty = sum(piece.empty for piece in pieces)
     return TableFacts(pictures, failed, instances, empty, names, dict(sorted(classes.items())), tuple(starts))
 
 

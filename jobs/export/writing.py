@@ -22,7 +22,7 @@ from jobs.export.formats.base import ArchiveFormat, DocumentFormat, Format, Pict
 from jobs.export.names import extension
 from jobs.export.survey import Selection
 from jobs.table.pictures import PictureSource, upright
-from jobs.table.read import LabelRow, Share
+from jobs.table.read import LabelRow, Piece
 
 _ARCHIVE_BYTES = 256 << 20
 _WRITERS = 8
@@ -45,7 +45,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class ShareWriter:
+class PieceWriter:
     """Everything that workers need to know, for whichever piece of the table they get."""
 
     format: Format
@@ -53,13 +53,13 @@ class ShareWriter:
     source: PictureSource
     output: str
 
-    def write(self, number: int, share: Share) -> Iterator[Chunk]:
+    def write(self, number: int, piece: Piece) -> Iterator[Chunk]:
         """Write piece `number` of the table; doing it twice writes the same files twice. Memory: one batch of rows."""
         if isinstance(self.format, ArchiveFormat):
-            yield from self._write_archives(self.format, number, share)
+            yield from self._write_archives(self.format, number, piece)
             return
         with ThreadPoolExecutor(_WRITERS) as pool:
-            for pictures, unreadable in self._batches(number, share):
+            for pictures, unreadable in self._batches(number, piece):
                 files = (file for picture in pictures for file in self._files(picture))
                 list(pool.map(lambda file: storage.put_atomic(f"{self.output}/{file[0]}", file[1]), files))
                 sections = document_sections(self.format, pictures) if isinstance(self.format, DocumentFormat) else {}
@@ -70,16 +70,16 @@ class ShareWriter:
             yield self.format.picture_path(picture), picture.data
         yield from self.format.files(picture)
 
-    def _batches(self, number: int, share: Share) -> Iterator[tuple[list[Picture], tuple[str, ...]]]:
+    def _batches(self, number: int, piece: Piece) -> Iterator[tuple[list[Picture], tuple[str, ...]]]:
         """Numbered pictures, a batch at a time, and those that could not be fetched."""
         pictures_before, instances_before = self.format.facts.starts[number]
         may_copy = self.format.options.copy_pictures is not False
-        for batch in share.batches(batch_rows=_ROWS_WITH_PICTURES if may_copy else _ROWS):
+        for batch in piece.batches(batch_rows=_ROWS_WITH_PICTURES if may_copy else _ROWS):
             pictures: list[Picture] = []
             unreadable: list[str] = []
             rows = list(self.selection.rows(batch))
             copied = [row for row in rows if self.format.copies(row)]
-            found = dict(zip((row.image_id for row in copied), self._fetch(share, copied), strict=True))
+            found = dict(zip((row.image_id for row in copied), self._fetch(piece, copied), strict=True))
             for row in rows:
                 data = found.get(row.image_id)
                 pictures_before += 1
@@ -91,17 +91,17 @@ class ShareWriter:
                 instances_before += len(row.instances)
             yield pictures, tuple(unreadable)
 
-    def _fetch(self, share: Share, rows: list[LabelRow]) -> list[bytes | str]:
+    def _fetch(self, piece: Piece, rows: list[LabelRow]) -> list[bytes | str]:
         if not rows:
             return []
-        found = self.source.fetch(share.file_name, [(row.image_id, row.uri) for row in rows])
+        found = self.source.fetch(piece.file_name, [(row.image_id, row.uri) for row in rows])
         return [
             upright(data) if isinstance(data, bytes) else f"{row.image_id}: {data.reason}"
             for row, data in zip(rows, found, strict=True)
         ]
 
-    def _write_archives(self, format: ArchiveFormat, number: int, share: Share) -> Iterator[Chunk]:
-        batches = self._batches(number, share)
+    def _write_archives(self, format: ArchiveFormat, number: int, piece: Piece) -> Iterator[Chunk]:
+        batches = self._batches(number, piece)
         shard = 0
         exhausted = False
         while not exhausted:

@@ -13,8 +13,8 @@ from jobs.report.sampling import Candidate, Sampler
 from jobs.report.statistics import NUMBER_COLUMNS, Numbers, numbers_of_batch
 from jobs.report.truth import GroundTruth, Scores
 from jobs.table.pictures import PictureSource
-from jobs.table.pieces import ShareRunner, share_runner
-from jobs.table.read import LabelRow, LabelTable, Share
+from jobs.table.pieces import PieceRunner, piece_runner
+from jobs.table.read import LabelRow, LabelTable, Piece
 from jobs.table.record import RunRecord
 
 _BATCH_ROWS = 4096
@@ -51,46 +51,46 @@ class _Survey:
 
 
 @dataclass(frozen=True)
-class _SurveyShare:
+class _SurveyPiece:
     samples: int
     seed: int
 
     def empty(self) -> _Survey:
         return _Survey(Numbers(), Sampler(self.samples, self.seed))
 
-    def __call__(self, piece: int, share: Share) -> Iterator[_Survey]:
+    def __call__(self, number: int, piece: Piece) -> Iterator[_Survey]:
         survey = self.empty()
         row = 0
-        for batch in share.batches(NUMBER_COLUMNS, _BATCH_ROWS):
+        for batch in piece.batches(NUMBER_COLUMNS, _BATCH_ROWS):
             survey.numbers.add(numbers_of_batch(batch))
-            survey.sampler.add_batch(batch, piece, row)
+            survey.sampler.add_batch(batch, number, row)
             row += batch.num_rows
         yield survey
 
 
 @dataclass(frozen=True)
-class _ReviewShare:
+class _ReviewPiece:
     reviewer: Reviewer
     most: int
 
-    def __call__(self, piece: int, share: Share) -> Iterator[list[Suspect]]:
-        yield worst(self._suspects(piece, share), self.most)
+    def __call__(self, number: int, piece: Piece) -> Iterator[list[Suspect]]:
+        yield worst(self._suspects(number, piece), self.most)
 
-    def _suspects(self, piece: int, share: Share) -> Iterator[Suspect]:
+    def _suspects(self, number: int, piece: Piece) -> Iterator[Suspect]:
         row = 0
-        for batch in share.batches(NUMBER_COLUMNS, _BATCH_ROWS):
-            yield from self.reviewer.judge_batch(batch, piece, row)
+        for batch in piece.batches(NUMBER_COLUMNS, _BATCH_ROWS):
+            yield from self.reviewer.judge_batch(batch, number, row)
             row += batch.num_rows
 
 
 @dataclass(frozen=True)
-class _CardShare:
+class _CardPiece:
     maker: CardMaker
     picks: dict[int, list[Pick]]
 
-    def __call__(self, piece: int, share: Share) -> Iterator[dict[str, Any]]:
-        if piece in self.picks:
-            yield from self.maker.cards(share, self.picks[piece])
+    def __call__(self, number: int, piece: Piece) -> Iterator[dict[str, Any]]:
+        if number in self.picks:
+            yield from self.maker.cards(piece, self.picks[number])
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ class _KnownRows:
 
     truth: GroundTruth
 
-    def __call__(self, piece: int, share: Share) -> Iterator[LabelRow]:
-        return (row for row in share.images() if self.truth.find(row) is not None)
+    def __call__(self, number: int, piece: Piece) -> Iterator[LabelRow]:
+        return (row for row in piece.images() if self.truth.find(row) is not None)
 
 
 def build_report(
@@ -114,9 +114,9 @@ def build_report(
     address: str,
 ) -> ReportContent:
     """Read the table's small columns twice, and the rows and pictures that the page shows."""
-    shares = table.shares(rows_per_task)
-    with share_runner(shares, address) as runner:
-        survey = _survey(runner, _SurveyShare(samples, seed))
+    pieces = table.pieces(rows_per_task)
+    with piece_runner(pieces, address) as runner:
+        survey = _survey(runner, _SurveyPiece(samples, seed))
         suspects = _review(runner, survey.numbers, table, review)
         chosen = survey.sampler.chosen()
         picks = make_picks(chosen, suspects)
@@ -127,7 +127,7 @@ def build_report(
             most_bytes=_PAGE_BYTES // max(shown, 1),
             truth=truth,
         )
-        cards = list(runner.over(_CardShare(maker, picks)))
+        cards = list(runner.over(_CardPiece(maker, picks)))
         scores = None
         if truth is not None:
             scores = truth.score(runner.over(_KnownRows(truth)))
@@ -135,19 +135,19 @@ def build_report(
     return ReportContent(survey.numbers, cards, strata, seed, maker.side, scores)
 
 
-def _survey(runner: ShareRunner, work: _SurveyShare) -> _Survey:
+def _survey(runner: PieceRunner, work: _SurveyPiece) -> _Survey:
     whole = work.empty()
-    for piece in runner.over(work):
-        whole.add(piece)
+    for survey in runner.over(work):
+        whole.add(survey)
     return whole
 
 
-def _review(runner: ShareRunner, numbers: Numbers, table: LabelTable, most: int) -> list[Suspect]:
+def _review(runner: PieceRunner, numbers: Numbers, table: LabelTable, most: int) -> list[Suspect]:
     if most == 0:
         return []
     limit = (table.run or RunRecord()).thresholds.max_detections
-    work = _ReviewShare(Reviewer(numbers.size_medians(), limit), most)
-    return worst((suspect for piece in runner.over(work) for suspect in piece), most)
+    work = _ReviewPiece(Reviewer(numbers.size_medians(), limit), most)
+    return worst((suspect for suspects in runner.over(work) for suspect in suspects), most)
 
 
 def make_picks(chosen: Mapping[str, Sequence[Candidate]], suspects: Iterable[Suspect]) -> dict[int, list[Pick]]:

@@ -15,7 +15,7 @@ from jobs.report.truth import GroundTruth, ImageTruth, Match, match_instances
 from jobs.storage import TransientStorageError
 from jobs.table.pictures import PictureSource
 from jobs.table.polygons import float32_json, mask_polygons, polygon_rings
-from jobs.table.read import Instance, LabelRow, Share
+from jobs.table.read import Instance, LabelRow, Piece
 from yolact.images.decode import ImageError, decode_image
 
 _MOST_PIXELS = 512 << 20
@@ -55,14 +55,14 @@ class CardMaker:
     most_bytes: int
     truth: GroundTruth | None = None
 
-    def cards(self, share: Share, picks: Sequence[Pick]) -> Iterator[dict[str, Any]]:
+    def cards(self, piece: Piece, picks: Sequence[Pick]) -> Iterator[dict[str, Any]]:
         """Cards for some rows of a piece, in the rows' order."""
         wanted = {pick.row: pick for pick in picks}
         unreachable: list[str] = []
-        for number, row in enumerate(share.images()):
+        for number, row in enumerate(piece.images()):
             pick = wanted.pop(number, None)
             if pick is not None:
-                yield self.card(row, pick, share.file_name, unreachable)
+                yield self.card(row, pick, piece.file_name, unreachable)
             if not wanted:
                 return
 

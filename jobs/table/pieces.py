@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from jobs.runtime.errors import JobError
 from jobs.runtime.logs import in_worker
-from jobs.table.read import Share
+from jobs.table.read import Piece
 
 Result = TypeVar("Result")
 
@@ -25,38 +25,38 @@ _TRIES = 4
 
 
 @dataclass(frozen=True)
-class ShareRunner:
+class PieceRunner:
     """Runs functions over all pieces of one table."""
 
-    shares: Sequence[Share]
+    pieces: Sequence[Piece]
     on_ray: bool
 
-    def over(self, work: Callable[[int, Share], Iterator[Result]]) -> Iterator[Result]:
-        """Results of `work(number, share)` for all pieces, in table order.
+    def over(self, work: Callable[[int, Piece], Iterator[Result]]) -> Iterator[Result]:
+        """Results of `work(number, piece)` for all pieces, in table order.
 
         On Ray, as many pieces run at once as the cluster has CPUs, and pause while their results are not taken. A piece
         whose worker died is done again: `work` must then give the same, in the same order.
         """
         if self.on_ray:
-            yield from _on_ray(work, self.shares)
+            yield from _on_ray(work, self.pieces)
         else:
-            for number, share in enumerate(self.shares):
-                yield from work(number, share)
+            for number, piece in enumerate(self.pieces):
+                yield from work(number, piece)
 
 
 @contextmanager
-def share_runner(shares: Sequence[Share], address: str) -> Iterator[ShareRunner]:
+def piece_runner(pieces: Sequence[Piece], address: str) -> Iterator[PieceRunner]:
     """Be connected to Ray for as long as the pieces are worked on; not at all where there is one piece or none."""
-    if len(shares) <= 1:
-        yield ShareRunner(shares, on_ray=False)
+    if len(pieces) <= 1:
+        yield PieceRunner(pieces, on_ray=False)
         return
     from jobs.runtime.ray_session import ray_session  # imports Ray, which one piece does not need
 
     with ray_session(address):
-        yield ShareRunner(shares, on_ray=True)
+        yield PieceRunner(pieces, on_ray=True)
 
 
-def _on_ray(work: Callable[[int, Share], Iterator[Result]], shares: Sequence[Share]) -> Iterator[Result]:
+def _on_ray(work: Callable[[int, Piece], Iterator[Result]], pieces: Sequence[Piece]) -> Iterator[Result]:
     import ray  # a table of one piece is read without it
 
     as_task = ray.remote(
@@ -65,17 +65,17 @@ def _on_ray(work: Callable[[int, Share], Iterator[Result]], shares: Sequence[Sha
         num_returns="streaming",
         _generator_backpressure_num_objects=_WAITING_RESULTS,
     )
-    run_share = as_task(in_worker(_run_share))
+    run_piece = as_task(in_worker(_run_piece))
     shared_work = ray.put(work)
-    todo = enumerate(shares)
+    todo = enumerate(pieces)
     at_once = int(ray.cluster_resources().get("CPU", 1)) + 1
-    running = deque(run_share.remote(shared_work, *item) for item in islice(todo, at_once))
+    running = deque(run_piece.remote(shared_work, *item) for item in islice(todo, at_once))
     try:
         while running:
             for reference in running[0]:
                 yield ray.get(reference)
             running.popleft()
-            running.extend(run_share.remote(shared_work, *item) for item in islice(todo, 1))
+            running.extend(run_piece.remote(shared_work, *item) for item in islice(todo, 1))
     except ray.exceptions.RayTaskError as error:
         # the worker's own error, without the traceback that Ray puts around it
         raise error.cause from None
@@ -86,9 +86,9 @@ def _on_ray(work: Callable[[int, Share], Iterator[Result]], shares: Sequence[Sha
             ray.cancel(generator)
 
 
-def _run_share(work: Callable[[int, Share], Iterator[Any]], number: int, share: Share) -> Iterator[Any]:
+def _run_piece(work: Callable[[int, Piece], Iterator[Any]], number: int, piece: Piece) -> Iterator[Any]:
     start = time.perf_counter()
-    yield from work(number, share)
+    yield from work(number, piece)
     seconds = round(time.perf_counter() - start, 3)
-    fields = {"piece": number, "rows": share.rows, "file": share.uri, "seconds": seconds}
-    log.info("piece %d: %d rows", number, share.rows, extra={"fields": fields})
+    fields = {"piece": number, "rows": piece.rows, "file": piece.uri, "seconds": seconds}
+    log.info("piece %d: %d rows", number, piece.rows, extra={"fields": fields})

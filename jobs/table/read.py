@@ -77,7 +77,7 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
-class Share:
+class Piece:
     """Some row groups of one file: what one task reads. `first_row` counts within the whole table."""
 
     uri: str
@@ -122,9 +122,9 @@ class LabelTable:
         """Whether the run has written its last part."""
         return self.output is not None and storage.exists(Output(self.output).success)
 
-    def shares(self, rows_per_share: int = 8192) -> list[Share]:
-        """Cut the table into pieces of whole row groups, about `rows_per_share` rows each; reads only file footers."""
-        shares: list[Share] = []
+    def pieces(self, rows_per_piece: int = 8192) -> list[Piece]:
+        """Cut the table into pieces of whole row groups, about `rows_per_piece` rows each; reads only file footers."""
+        pieces: list[Piece] = []
         first_row = 0
         for uri in self.files:
             groups: list[int] = []
@@ -132,13 +132,17 @@ class LabelTable:
             for group, group_rows in enumerate(_row_group_sizes(uri)):
                 groups.append(group)
                 rows += group_rows
-                if rows >= rows_per_share:
-                    shares.append(Share(uri, tuple(groups), first_row, rows))
+                if rows >= rows_per_piece:
+                    pieces.append(Piece(uri, tuple(groups), first_row, rows))
                     first_row, groups, rows = first_row + rows, [], 0
             if rows:
-                shares.append(Share(uri, tuple(groups), first_row, rows))
+                pieces.append(Piece(uri, tuple(groups), first_row, rows))
                 first_row += rows
-        return shares
+        return pieces
+
+    def shares(self, rows_per_piece: int = 8192) -> list[Piece]:
+        """The name of `pieces` in version 0.1.0; programs that use it go on working."""
+        return self.pieces(rows_per_piece)
 
 
 def open_labels(labels: str) -> LabelTable:
@@ -167,8 +171,8 @@ def open_labels(labels: str) -> LabelTable:
 
 def read_labels(labels: str) -> Iterator[LabelRow]:
     """Iterate over all rows of a table in order; memory stays at a few hundred rows."""
-    for share in open_labels(labels).shares():
-        yield from share.images()
+    for piece in open_labels(labels).pieces():
+        yield from piece.images()
 
 
 def read_columns(labels: str, columns: Sequence[str]) -> pa.Table:
@@ -176,8 +180,8 @@ def read_columns(labels: str, columns: Sequence[str]) -> pa.Table:
 
     Example: `read_columns(uri, ["image_id", "instances.score"])["instances"]` is a list column of structs.
     """
-    shares = open_labels(labels).shares()
-    return pa.Table.from_batches([batch for share in shares for batch in share.batches(columns, 65536)])
+    pieces = open_labels(labels).pieces()
+    return pa.Table.from_batches([batch for piece in pieces for batch in piece.batches(columns, 65536)])
 
 
 def flatten_instances(batch: pa.RecordBatch) -> tuple[np.ndarray, pa.StructArray]:

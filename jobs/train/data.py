@@ -184,13 +184,12 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
     table = open_labels(labels)
     names: dict[int, str] = dict(enumerate((table.run or RunRecord()).class_names))
     images, places = [], {}
-    for share in table.shares():
-        part = share.uri.rpartition("/")[2]
-        for row in share.images():
+    for piece in table.pieces():
+        for row in piece.images():
             if not row.ok or row.height is None or row.width is None:
                 continue
             names.update({i.label: i.category for i in row.instances if i.label not in names})
-            places[row.image_id] = (part, row.uri)
+            places[row.image_id] = (piece.file_name, row.uri)
             annotations = _annotations(row, score_threshold)
             images.append(AnnotatedImage(row.image_id, row.image_id, row.height, row.width, annotations))
     if not names:

@@ -116,7 +116,7 @@ def encode_brush(mask: np.ndarray) -> list[int]:
 
 def _runs(length: int, value: int) -> Iterator[str]:
     while length:
-        piece = min(length, _LONGEST_RUN)
-        choice = next(i for i, size in enumerate(_SIZES) if piece <= 1 << size)
-        yield f"1{choice:02b}{piece - 1:0{_SIZES[choice]}b}{value:08b}"
-        length -= piece
+        run = min(length, _LONGEST_RUN)
+        choice = next(i for i, size in enumerate(_SIZES) if run <= 1 << size)
+        yield f"1{choice:02b}{run - 1:0{_SIZES[choice]}b}{value:08b}"
+        length -= run

@@ -22,10 +22,10 @@ from jobs.runtime.errors import EXIT_OK, UsageError
 from jobs.table.read import open_labels, read_labels
 
 
-def numbers_of(output: str, rows_per_share: int = 1000, batch_rows: int = 1000) -> Numbers:
+def numbers_of(output: str, rows_per_piece: int = 1000, batch_rows: int = 1000) -> Numbers:
     numbers = Numbers()
-    for share in open_labels(output).shares(rows_per_share):
-        for batch in share.batches(NUMBER_COLUMNS, batch_rows):
+    for piece in open_labels(output).pieces(rows_per_piece):
+        for batch in piece.batches(NUMBER_COLUMNS, batch_rows):
             numbers.add(numbers_of_batch(batch))
     return numbers
 
@@ -36,9 +36,9 @@ def output(tmp_path):
     return write_labels(tmp_path / "out", [rows[:25], rows[25:]], row_group_size=10)
 
 
-@pytest.mark.parametrize(("rows_per_share", "batch_rows"), [(1000, 1000), (7, 3)])
-def test_numbers_are_those_of_a_plain_count(output, rows_per_share, batch_rows):
-    numbers = numbers_of(output, rows_per_share, batch_rows)
+@pytest.mark.parametrize(("rows_per_piece", "batch_rows"), [(1000, 1000), (7, 3)])
+def test_numbers_are_those_of_a_plain_count(output, rows_per_piece, batch_rows):
+    numbers = numbers_of(output, rows_per_piece, batch_rows)
     images = list(read_labels(output))
     found = [i for image in images for i in image.instances]
     assert numbers.pictures == len(images)
@@ -72,23 +72,23 @@ def test_allocation_favours_small_strata_and_never_exceeds_them():
     assert allocate({}, 5) == {}
 
 
-@pytest.mark.parametrize("rows_per_share", [7, 1000])
-def test_the_sample_depends_on_the_seed_and_not_on_the_pieces(output, rows_per_share):
-    def sample(seed: int, rows_per_share: int) -> list[str]:
+@pytest.mark.parametrize("rows_per_piece", [7, 1000])
+def test_the_sample_depends_on_the_seed_and_not_on_the_pieces(output, rows_per_piece):
+    def sample(seed: int, rows_per_piece: int) -> list[str]:
         sampler, ids = Sampler(20, seed), {}
-        for piece, share in enumerate(open_labels(output).shares(rows_per_share)):
+        for number, piece in enumerate(open_labels(output).pieces(rows_per_piece)):
             mine, first = Sampler(20, seed), 0
-            for batch in share.batches(NUMBER_COLUMNS, 5):
-                mine.add_batch(batch, piece, first)
-                ids |= {(piece, first + i): name for i, name in enumerate(batch["image_id"].to_pylist())}
+            for batch in piece.batches(NUMBER_COLUMNS, 5):
+                mine.add_batch(batch, number, first)
+                ids |= {(number, first + i): name for i, name in enumerate(batch["image_id"].to_pylist())}
                 first += batch.num_rows
             sampler.add(mine)
         return [ids[c.piece, c.row] for candidates in sampler.chosen().values() for c in candidates]
 
-    chosen = sample(0, rows_per_share)
+    chosen = sample(0, rows_per_piece)
     assert len(chosen) == len(set(chosen)) == 20
     assert chosen == sample(0, 13)
-    assert chosen != sample(1, rows_per_share)
+    assert chosen != sample(1, rows_per_piece)
     statuses = {image.image_id: image.status for image in read_labels(output)}
     assert any(statuses[image_id] != "ok" for image_id in chosen)
 
@@ -133,10 +133,10 @@ def test_the_review_queue_is_the_worst_of_the_whole_table(output, local_ray):
     )
     reviewer = Reviewer(content.numbers.size_medians(), None)
     suspects = []
-    for piece, share in enumerate(open_labels(output).shares(10**9)):
+    for number, piece in enumerate(open_labels(output).pieces(10**9)):
         row = 0
-        for batch in share.batches(NUMBER_COLUMNS, 10**6):
-            suspects += reviewer.judge_batch(batch, piece, row)
+        for batch in piece.batches(NUMBER_COLUMNS, 10**6):
+            suspects += reviewer.judge_batch(batch, number, row)
             row += batch.num_rows
     ids = [image.image_id for image in read_labels(output)]
     expected = [ids[25 * suspect.piece + suspect.row] for suspect in worst(suspects, 5)]

@@ -43,7 +43,7 @@ def test_rows_come_back_in_order_with_their_masks(output, rows):
 def test_a_table_is_found_by_any_of_its_names(output, rows, name):
     table = open_labels(name.format(output))
     assert len(table.files) == 2
-    assert sum(share.rows for share in table.shares()) == len(rows)
+    assert sum(piece.rows for piece in table.pieces()) == len(rows)
     if "*" not in name:
         assert table.run.class_names == CLASS_NAMES
         assert table.finished
@@ -51,7 +51,7 @@ def test_a_table_is_found_by_any_of_its_names(output, rows, name):
 
 def test_one_file_is_a_table(output):
     table = open_labels(f"{output}/labels/part-000001.parquet")
-    assert sum(share.rows for share in table.shares()) == 25
+    assert sum(piece.rows for piece in table.pieces()) == 25
     assert table.run is None
 
 
@@ -59,12 +59,13 @@ def test_a_folder_with_glob_characters_is_read(tmp_path, rows):
     assert len(list(read_labels(write_labels(tmp_path / "run[1]*", [rows])))) == len(rows)
 
 
-@pytest.mark.parametrize("rows_per_share", [1, 7, 1000])
-def test_shares_cover_the_table_once(output, rows, rows_per_share):
-    shares = open_labels(output).shares(rows_per_share)
-    assert [share.first_row for share in shares] == np.cumsum([0, *(share.rows for share in shares)])[:-1].tolist()
-    ids = [image.image_id for share in shares for image in share.images()]
+@pytest.mark.parametrize("rows_per_piece", [1, 7, 1000])
+def test_pieces_cover_the_table_once(output, rows, rows_per_piece):
+    pieces = open_labels(output).pieces(rows_per_piece)
+    assert [piece.first_row for piece in pieces] == np.cumsum([0, *(piece.rows for piece in pieces)])[:-1].tolist()
+    ids = [image.image_id for piece in pieces for image in piece.images()]
     assert ids == [r["image_id"] for r in rows]
+    assert open_labels(output).shares(rows_per_piece) == pieces  # the name that version 0.1.0 documented
 
 
 def test_columns_alone(output, rows):
