@@ -25,6 +25,8 @@ class DemoConfig:
 
 def run(config: DemoConfig) -> int:
     """Draw, label, evaluate, make the report page; returns the exit code of the labelling."""
+    from jobs.table.output import Output  # imports the stores, which --help does not need
+
     lake, labels = f"{config.output}/lake", f"{config.output}/labels"
     truth, page = f"{lake}/ground_truth.json", f"{config.output}/report.html"
     print(f"== a lake of tar shards: {lake}", flush=True)
@@ -36,7 +38,7 @@ def run(config: DemoConfig) -> int:
     if exit_code != EXIT_OK:
         return exit_code
     print("\n== what was written")
-    _show_rows(labels)
+    _show_rows(Output(labels).labels)
     print(f"\n== yolact evaluate {labels} --ground-truth {truth} --max-detections 500", flush=True)
     evaluate.run(evaluate.EvaluateConfig(labels, truth, max_detections=(500,)))
     print(f"\n== yolact report {labels} --output {page} --ground-truth {truth}", flush=True)
@@ -44,15 +46,15 @@ def run(config: DemoConfig) -> int:
     print(
         f"\n== how to look at it\n"
         f"  {page}   open it in a browser\n"
-        f"  .venv/bin/python -c \"import pandas; print(pandas.read_parquet('{labels}/labels'))\""
+        f"  .venv/bin/python -c \"import pandas; print(pandas.read_parquet('{Output(labels).labels}'))\""
     )
     return exit_code
 
 
-def _show_rows(labels: str) -> None:
+def _show_rows(folder: str) -> None:
     import pyarrow.parquet as pq  # not at the top: --help shall be quick
 
-    table = pq.read_table(f"{labels}/labels")
+    table = pq.read_table(folder)
     for row in table.slice(0, 3).to_pylist():
         found = f"{row['height']}×{row['width']}, {len(row['instances'])} instances"
         print(f"  {row['image_id']}: {row['status']}, {found}")

@@ -74,7 +74,7 @@ def export_labels(config: ExportConfig) -> Written:
     with piece_runner(pieces, config.address) as runner:
         facts = join_facts(table, list(runner.over(partial(_survey, selection))), selection)
         format = _make_format(config, facts, ids, table)
-        writer = PieceWriter(format, selection, PictureSource(table.output), output)
+        writer = PieceWriter(format, selection, PictureSource.of(table), output)
         chunks: Iterable[Chunk] = runner.over(writer.write)
         if isinstance(format, DocumentFormat):
             chunks = write_document(format, chunks, document or f"{output}/{format.default_name}")

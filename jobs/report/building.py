@@ -122,7 +122,7 @@ def build_report(
         picks = make_picks(chosen, suspects)
         shown = sum(map(len, picks.values()))
         maker = CardMaker(
-            PictureSource(table.output, patience_seconds=_PATIENCE_SECONDS),
+            PictureSource.of(table, patience_seconds=_PATIENCE_SECONDS),
             side=next((side for most, side in _SIDES.items() if shown <= most), _LEAST_SIDE),
             most_bytes=_PAGE_BYTES // max(shown, 1),
             truth=truth,

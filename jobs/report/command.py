@@ -68,7 +68,7 @@ def _prototype_views(count: int, table: LabelTable, content: ReportContent, mode
     for card in best:
         if len(views) == count:
             break
-        pixels = read_pixels(PictureSource(table.output), card["part"], card["id"], card["uri"])
+        pixels = read_pixels(PictureSource.of(table), card["part"], card["id"], card["uri"])
         view = None if isinstance(pixels, str) else prototype_view(model, card["id"], pixels)
         if view is not None:
             views.append(view)

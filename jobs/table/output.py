@@ -79,6 +79,10 @@ class Output:
     def manifest_part(self, part: int) -> str:
         return f"{self.manifest}/part-{part:06d}.parquet"
 
+    def manifest_beside(self, file_name: str) -> str:
+        """The part of the manifest that has the rows of a label file, by that file's name: both have the same name."""
+        return f"{self.manifest}/{file_name}"
+
     @property
     def ids(self) -> str:
         return f"{self.uri}/_state/ids"

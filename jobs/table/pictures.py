@@ -15,6 +15,9 @@ from PIL import Image, ImageOps
 from jobs import lake, storage
 from jobs.runtime.errors import UsageError
 from jobs.table import parquet as tables
+from jobs.table.output import Output
+from jobs.table.read import LabelTable
+from jobs.table.record import RunRecord
 from yolact.images.header import stored_orientation
 
 _EXIF_ORIENTATION = 0x0112
@@ -23,14 +26,23 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling
 
 @dataclass(frozen=True)
 class PictureSource:
-    """Finds pictures through the manifest beside the labels; without one, plain objects by their `uri`.
+    """Finds images through the manifest beside the labels; without one, plain objects by their `uri`.
 
-    `patience_seconds` is how long to try again where the store falters; None is as long as the label job would.
+    `columns` are the Parquet columns that the run was told. `patience_seconds` is how long to try again while the store
+    does not answer; None is as long as the label job would.
     """
 
     output: str | None
     max_bytes: int = 256 << 20
     patience_seconds: float | None = None
+    columns: lake.ParquetColumns | None = None
+
+    @classmethod
+    def of(cls, table: LabelTable, patience_seconds: float | None = None) -> PictureSource:
+        """The images of a table, read from the Parquet columns that its run was given. Raises as `LabelTable.run`."""
+        identity = (table.run or RunRecord()).identity
+        columns = lake.ParquetColumns(identity.get("image_column"), identity.get("id_column"))
+        return cls(table.output, patience_seconds=patience_seconds, columns=columns)
 
     def fetch(self, part: str, rows: Sequence[tuple[str, str]]) -> list[bytes | lake.Problem]:
         """Encoded bytes for rows of one label file, in order; a `Problem` for a picture that is not to be had.
@@ -41,12 +53,12 @@ class PictureSource:
         addresses = self._addresses(part, [image_id for image_id, _ in rows])
         wanted = [addresses.get(image_id) or _plain_address(image_id, uri) for image_id, uri in rows]
         retry = None if self.patience_seconds is None else storage.Retry(total_seconds=self.patience_seconds)
-        return list(lake.fetch_rows(wanted, max_bytes=self.max_bytes, retry=retry))
+        return list(lake.fetch_rows(wanted, max_bytes=self.max_bytes, columns=self.columns, retry=retry))
 
     def _addresses(self, part: str, image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         if self.output is None:
             return {}
-        table = _manifest_part(f"{self.output}/manifest/{part}")
+        table = _manifest_part(Output(self.output).manifest_beside(part))
         if table is None:
             return {}
         found = table.filter(pc.is_in(table["image_id"], pa.array(image_ids, pa.string())))

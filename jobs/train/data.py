@@ -196,7 +196,7 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
         raise UsageError(f"{labels} has no instances and its run names no classes: there is nothing to learn from")
     # labels are positions among the classes: a class without instances keeps its position
     categories = {label: names.get(label, f"class {label}") for label in range(max(names) + 1)}
-    return AnnotatedImages(tuple(images), categories), LabelledImages(PictureSource(table.output), places)
+    return AnnotatedImages(tuple(images), categories), LabelledImages(PictureSource.of(table), places)
 
 
 def _annotations(row: LabelRow, score_threshold: float) -> tuple[Annotation, ...]:

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.lakes import draw_pictures, tar_bytes
@@ -15,12 +17,12 @@ from support.tables import CLASS_NAMES, failed_row, instance, row, write_labels
 
 from jobs.export import run
 from jobs.export.options import ExportConfig
-from jobs.lake import expand_inputs
+from jobs.lake import ParquetColumns, expand_inputs
 from jobs.lake.index import index_source
 from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, UsageError
 from jobs.table import parquet as tables
-from jobs.table.pictures import upright
-from jobs.table.read import read_labels
+from jobs.table.pictures import PictureSource, upright
+from jobs.table.read import open_labels, read_labels
 
 
 def turned(data: bytes) -> bytes:
@@ -75,8 +77,6 @@ def output(request, tmp_path_factory, pictures):
     rows.append(failed_row(str(lake / "broken.jpg")))
     labels = write_labels(folder / "out", [rows])
     (folder / "out" / "manifest").mkdir()
-    import pyarrow as pa
-
     (folder / "out" / "manifest" / "part-000000.parquet").write_bytes(tables.to_bytes(pa.concat_tables(index)))
     return labels
 
@@ -192,6 +192,26 @@ def test_a_picture_that_is_gone_is_left_out_and_told(tmp_path, pictures, capsys)
     assert run(ExportConfig(labels, str(target), pictures="copy")) == EXIT_TOO_MANY_BAD_IMAGES
     assert len(json.loads((target / "labels.json").read_text())["images"]) == 2
     assert "left out 1 pictures that could not be copied" in capsys.readouterr().out
+
+
+def test_images_of_a_named_parquet_column_are_found(tmp_path, pictures):
+    """Two columns of images, of which the run was told one: what reads the images back takes it from run.json."""
+    names, images = list(pictures)[2:4], list(pictures.values())
+    path = tmp_path / "lake.parquet"
+    pq.write_table(pa.table({"id": names, "before": images[:2], "after": images[2:4]}), path)
+    [source] = expand_inputs([str(path)])
+    index = index_source(source, ParquetColumns(image="after"))
+    found = zip(index.to_pylist(), images[2:4], strict=True)
+    rows = [labels_of(entry["image_id"], entry["uri"], data, 1) for entry, data in found]
+    labels = write_labels(tmp_path / "out", [rows])
+    (tmp_path / "out" / "manifest").mkdir()
+    (tmp_path / "out" / "manifest" / "part-000000.parquet").write_bytes(tables.to_bytes(index))
+    record = tmp_path / "out" / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "identity": {"image_column": "after"}}))
+    target = export(labels, tmp_path / "coco", format="coco", pictures="copy")
+    assert sorted(file.read_bytes() for file in target.glob("images/**/*") if file.is_file()) == sorted(images[2:4])
+    asked = [(entry["image_id"], entry["uri"]) for entry in rows]
+    assert PictureSource.of(open_labels(labels)).fetch("part-000000.parquet", asked) == images[2:4]
 
 
 def test_members_of_shards_need_the_manifest(tmp_path, pictures):
