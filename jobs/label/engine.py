@@ -1,4 +1,4 @@
-"""Precision and engine of a run: the first start of the run decides, and every later start keeps the decision."""
+"""Precision and engine of a run. The first start of the run chooses them, and every later start keeps them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: seconds between two lines that tell of the wait for a node
+#: seconds between two log lines while the driver waits for a node
 _PROBE_LINE_SECONDS = 60.0
 
 
 def device_for(config: LabelConfig) -> str:
-    """`--device`; the CPU where precision or engine need it."""
+    """The value of `--device`, or "cpu" if the precision or the engine runs only there."""
     return "cpu" if config.precision == "int8" or config.engine == "openvino" else config.device
 
 
 def settle_engine(config: LabelConfig, record: RunRecord, plan: Plan, nodes: Sequence[Node]) -> EngineChoice:
-    """What was asked for, filled in by what the model's nodes can do, or by what run.json says of an earlier start.
+    """The precision and engine of this run. If run.json names them, they stay.
 
-    Raises `UsageError` for what these nodes cannot run.
+    Otherwise `config` names them, and "auto" becomes what the nodes of the model can run. Raises `UsageError` if these
+    nodes cannot run the choice.
     """
     if record.precision:
         # older run.json files have no "engine": all runs were eager then
@@ -55,9 +56,10 @@ def settle_engine(config: LabelConfig, record: RunRecord, plan: Plan, nodes: Seq
 
 
 def _capabilities(plan: Plan, nodes: Sequence[Node]) -> Capabilities:
-    """Of this machine where it is the whole cluster and holds a model actor, else of a node that can hold one.
+    """What a node that can hold a model actor is able to run.
 
-    In a cluster that grows this waits for the autoscaler's first such node, as long as it takes.
+    If this machine is the whole cluster and can hold an actor, it is asked directly. Otherwise a Ray task asks such a
+    node. In a cluster that grows, this waits without limit until the autoscaler has brought one.
     """
     import ray
     from ray.util.client import ray as client
@@ -85,7 +87,7 @@ def predictor_settings(
     columns: ParquetColumns,
     plan: Plan,
 ) -> PredictorSettings:
-    """What the actors of a run are made from; puts `model` into Ray's object store. See `network_for_actors`."""
+    """The settings of the actors' predictors. Puts `model` into Ray's object store. See `network_for_actors`."""
     import ray
 
     weights = ray.put(model)
@@ -124,11 +126,11 @@ def network_for_actors(
     columns: ParquetColumns,
     plan: Plan,
 ) -> ObjectRef | None:
-    """The model as OpenVINO's network, made once for all actors; None where another engine runs it.
+    """The model as an OpenVINO network, made once for all actors; None if another engine runs the model.
 
-    int8 is quantised on a sample of `parts`, once for a run: `record` says which network it is, and `keep_quantisation`
-    writes that before the first label, so that a later start finds the network that made it. `weights` is `model` in
-    Ray's object store.
+    An int8 network is quantised once for a run, on a sample of `parts`. `keep_quantisation` writes to run.json which
+    network it is, before the first label. A later start finds this in `record` and uses the same network. `weights` is
+    `model` in Ray's object store.
     """
     import ray
 
@@ -169,10 +171,10 @@ class PredictorSettings:
     batch_size: int | None
     engine: str
     network: ObjectRef | None
-    """the model as OpenVINO's network, where that runs it"""
+    """the model as an OpenVINO network, if that engine runs it"""
 
     def make_predictor(self, threads: int) -> Predictor:
-        """Called in the actor's process. `threads` are the network's CPU threads."""
+        """Make the predictor; called in the actor's process. `threads` is the number of CPU threads of the network."""
         import ray
         import torch
 
@@ -191,6 +193,6 @@ class PredictorSettings:
         }
         predictor = Predictor(ray.get(self.model), **options)
         if predictor.choice.engine == "openvino":
-            # masks are made while the network runs in OpenVINO's threads; more torch threads would take its cores
+            # torch makes masks while OpenVINO's threads run the network; more torch threads would take its cores
             torch.set_num_threads(1)
         return predictor

@@ -1,11 +1,13 @@
-"""Steps under OUTPUT that cannot be taken back, each made only while this driver still holds the lease.
+"""Steps under OUTPUT that cannot be undone. Each is made only while this driver holds the lease.
 
-A driver can stand still at any point: its machine sleeps, or somebody stops its process. Another driver may then take
-the lease over and finish the work. So every step below asks `check` right before each attempt, and an attempt that
-carries no condition ends before another driver could have taken over. What remains is a driver that stands still
-between the check and the request itself. For that case objects are created and replaced under a condition of the
-store, so that a late write fails, and the number of a part that was replaced is not used again, so that a late deletion
-meets nothing. A deletion has no condition: `_SUCCESS` and the left-overs of a cut-off indexing rest on the check alone.
+A driver can stop at any point: its machine sleeps, or somebody stops its process. Another driver may then take the
+lease over and finish the work. So every step calls `check` right before each attempt. A deletion cannot carry a
+condition, so each of its attempts is short: it ends before another driver could have taken over.
+
+A driver can still stop between the check and the request. For this case, objects are created and replaced under a
+condition that the store checks, so a late write fails. The number of a replaced part is never used again, so a late
+deletion finds nothing to delete. Where `_SUCCESS` or the files of an interrupted indexing are deleted, only the check
+protects them.
 """
 
 from __future__ import annotations
@@ -18,22 +20,22 @@ from pathlib import Path
 from jobs import storage
 from jobs.runtime.errors import JobError
 
-#: one attempt of a step without a condition: with the age of a lease that still counts as held (20 s) it ends before
-#: another driver takes the lease over (30 s)
+#: longest attempt of a deletion. A lease counts as held for 20 s after its last renewal, and another driver takes it
+#: over after 30 s: 20 + 8 is less than 30
 _ATTEMPT_SECONDS = 8.0
-#: objects of one request to delete
+#: most objects in one request to delete
 _DELETE_BATCH = 1000
 
 TAKEN_OVER = "another driver took over this OUTPUT while this one stood still; it goes on with the work, or has done it"
 
 
 def written_meanwhile(uri: str) -> JobError:
-    """The error for an object that is not as this driver left it."""
+    """The error for an object that another driver has changed."""
     return JobError(f"{uri} was written by another driver just now; run the same command again")
 
 
 class Fence(ABC):
-    """The steps that a driver, or a worker for it, takes under OUTPUT while the lease is held.
+    """The steps under OUTPUT that a driver or one of its workers takes while the driver holds the lease.
 
     All of them raise `JobError` once the lease is lost, and what `jobs.storage` raises.
     """
@@ -43,32 +45,32 @@ class Fence(ABC):
         """Return if the lease is held; else raise `JobError`."""
 
     def create(self, uri: str, data: bytes) -> None:
-        """Write an object that must not be there yet; one with these very bytes is fine.
+        """Write an object that must not exist yet. An object with exactly these bytes is accepted.
 
-        Raises `JobError` where another driver has written something else under that name.
+        Raises `JobError` if another driver has written other bytes under that name.
         """
         if not storage.put_if_absent(uri, data, retry=self._retry()):
             self._lost_race(uri)
 
     def replace(self, uri: str, data: bytes, version: str | None) -> None:
-        """Write an object that must still have `version`, as `storage.read_versioned` gave it; None for a new one."""
+        """Write an object that must still have `version`, from `storage.read_versioned`. None: a new object."""
         if version is None:
             self.create(uri, data)
         elif not storage.replace_if_unchanged(uri, data, version, retry=self._retry()):
             self._lost_race(uri)
 
     def upload(self, path: Path, uri: str) -> None:
-        """Write a file of any size from the local disk. The caller asks `check` again afterwards: it may take long."""
+        """Write a file of any size from the local disk. This may take long: the caller calls `check` again after it."""
         self.check()
         storage.upload_file(path, uri, retry=self._retry())
 
     def delete(self, uris: Sequence[str]) -> None:
-        """Delete objects; those that are gone already are fine."""
+        """Delete objects. Objects that do not exist are ignored."""
         for start in range(0, len(uris), _DELETE_BATCH):
             storage.delete_objects(uris[start : start + _DELETE_BATCH], retry=self._retry(_ATTEMPT_SECONDS))
 
     def _retry(self, attempt_seconds: float | None = None) -> storage.Retry:
-        """A `Retry` that asks `check` now, and again before every further attempt."""
+        """A `Retry` that calls `check` now and before every further attempt."""
         self.check()
         retry = storage.Retry(sleep=self._sleep)
         if attempt_seconds is not None:
@@ -85,7 +87,7 @@ class Fence(ABC):
 
 
 class NoFence(Fence):
-    """For measurements, whose OUTPUT nobody else knows."""
+    """For measurements and tests, in whose OUTPUT no other driver works."""
 
     def check(self) -> None:
         """Never raises."""

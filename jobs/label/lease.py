@@ -4,9 +4,9 @@ A lease is alive while it changes. Another driver watches it for `TIMEOUT_SECOND
 agree. Only a lease that did not change for that long, or whose holder is known to be dead on this very machine, is
 taken over. The take-over is a conditional put, so that at most one of several contenders wins.
 
-A holder that stood still cannot know whether it was taken over. So it counts the lease as lost once its own last
-renewal is older than `LOST_SECONDS`, by a clock that goes on while the machine sleeps. It holds the lease again only if
-a conditional put proves that nobody else has written it meanwhile.
+A holder that was stopped for a while cannot know whether another driver took the lease over. So it counts the lease as
+lost once its own last renewal is older than `LOST_SECONDS`, by a clock that also runs while the machine sleeps. It
+holds the lease again only if a conditional put proves that no other driver has written it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RENEW_SECONDS = 5.0
 LOST_SECONDS = 20.0
 TIMEOUT_SECONDS = 30.0
 
-#: Linux stops the monotonic clock while the machine sleeps; this one goes on. Elsewhere the monotonic clock does too
+#: Linux stops the monotonic clock while the machine sleeps, but not CLOCK_BOOTTIME. Elsewhere the monotonic one runs on
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lease. `boot` tells one start of a machine from the next, so that a pid means something."""
+    """Who holds a lease. `boot` names one start of the machine, because a pid has a meaning only within it."""
 
     owner: str
     host: str
@@ -82,20 +82,20 @@ def _now() -> float:
 
 @dataclass(frozen=True)
 class LeaseSeen(Fence):
-    """The lease as a worker sees it, who acts for the driver `owner`: the lease object is read at every check."""
+    """The lease for a worker that acts for the driver `owner`. Every check reads the lease object."""
 
     uri: str
     owner: str
 
     def check(self) -> None:
-        """Raise `JobError` if the lease is not this driver's any more."""
+        """Raise `JobError` if the driver no longer holds the lease."""
         found = storage.read_versioned(self.uri)
         if found is None or Holder.from_bytes(found[0]).owner != self.owner:
             raise JobError(TAKEN_OVER)
 
 
 class Lease(Fence):
-    """Held within its `with` block. Raises `JobError` where another driver holds it."""
+    """The lease is held within the `with` block. Entering raises `JobError` if another driver holds it."""
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
@@ -129,13 +129,14 @@ class Lease(Fence):
 
     @property
     def for_workers(self) -> LeaseSeen:
-        """What is handed to the workers that take steps for this driver."""
+        """The lease as the workers of this driver check it."""
         return LeaseSeen(self._uri, self._holder.owner)
 
     def check(self) -> None:
-        """Return if this driver holds the lease, else raise `JobError`. Asks the store only after a stand-still.
+        """Return if this driver holds the lease, else raise `JobError`.
 
-        Raises `storage.TransientStorageError` where the store has to be asked and does not answer.
+        Asks the store only if the last renewal is too old, and raises `storage.TransientStorageError` if the store
+        does not answer.
         """
         while not self._lost and _now() - self._renewed > LOST_SECONDS:
             self._renew(storage.Retry())
@@ -166,7 +167,7 @@ class Lease(Fence):
                 continue
             if seen is None:
                 log.info("%s held this OUTPUT last; watching whether it is alive", holder.describe())
-                # from here on, not from the first request: that one may have waited for the store
+                # counted from here, after the first request, because that request may have waited long for the store
                 deadline = time.monotonic() + TIMEOUT_SECONDS
             seen = data
             time.sleep(min(1.0, TIMEOUT_SECONDS / 4))
@@ -179,9 +180,9 @@ class Lease(Fence):
                 log.warning("could not renew the lease: %s", error)
 
     def _renew(self, retry: storage.Retry) -> None:
-        """Write the lease anew if it is still this driver's; else it is lost."""
+        """Write the lease again if this driver still holds it. Otherwise note that it is lost."""
         with self._renewing:
-            # before the request: whoever sees the new lease sees it later than this
+            # taken before the request: another driver can see the new lease only after this time
             asked = _now()
             found = storage.read_versioned(self._uri, retry=retry)
             if found is None or Holder.from_bytes(found[0]).owner != self._holder.owner:

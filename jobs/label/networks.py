@@ -1,7 +1,7 @@
-"""int8: the network quantised on a sample of the lake itself, once for a run and kept with its output.
+"""OpenVINO networks that are made once: converted ones, and int8 ones quantised on a sample of the lake.
 
-One Ray task fetches the sample and quantises; the result goes to `_state/`, its digest to run.json, and from there to
-every actor through Ray's object store. A run that goes on takes the very same network from `_state/`.
+For int8, one Ray task fetches the sample and quantises. The network is kept in `_state/` and its digest in run.json.
+The actors get it through Ray's object store. A later start of the run reads the same network from `_state/`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: images that int8 is calibrated on. More would change the ranges little, and each costs a run of the float32 network
+#: images that int8 is calibrated on. More images change the ranges little, and each runs the float32 network once
 SAMPLE_IMAGES = 48
 _SAMPLE_PARTS = 8
 _SEED = 0
@@ -52,9 +52,9 @@ class Quantisation:
 
 
 def sample_rows(output: Output, parts: Sequence[Part], count: int = SAMPLE_IMAGES) -> list[dict[str, Any]]:
-    """Manifest rows of `count` images, or of all where there are fewer: the same ones for the same manifest.
+    """Manifest rows of `count` images, or of all images if there are fewer. The same manifest gives the same rows.
 
-    From a few parts of a large lake, evenly by their images.
+    The rows come from a few parts. Every image of these parts is chosen with equal probability.
     """
     chooser = random.Random(_SEED)
     chosen = sorted(chooser.sample(parts, min(_SAMPLE_PARTS, len(parts))), key=lambda part: part.number)
@@ -69,7 +69,7 @@ def sample_rows(output: Output, parts: Sequence[Part], count: int = SAMPLE_IMAGE
 
 
 def read_quantised(output: Output, quantisation: Mapping[str, Any]) -> OpenVinoNetwork:
-    """The network of an earlier start of this run. Raises `JobError` where it is not what run.json says."""
+    """The network of an earlier start of this run. Raises `JobError` if it is not the network that run.json names."""
     from yolact.inference.openvino_engine import OpenVinoNetwork
 
     try:
@@ -92,9 +92,9 @@ def quantise_on_lake(
     num_cpus: float,
     threads: int,
 ) -> tuple[OpenVinoNetwork, dict[str, Any]]:
-    """Quantise in one task of the cluster and put the result under `_state/`: the network, and its `Quantisation`.
+    """Quantise in one Ray task and put the network under `_state/`. Returns the network and its `Quantisation`.
 
-    Raises `JobError` where none of the sampled images can be read, `storage.TransientStorageError`.
+    Raises `JobError` if none of the sampled images can be read, and `storage.TransientStorageError`.
     """
     import ray
 
@@ -122,7 +122,7 @@ def _fetch_and_quantise(
     columns: lake.ParquetColumns,
     threads: int,
 ) -> tuple[bytes, str, int]:
-    """In a worker: the quantised network as a file, the digest of its ingredients, and the number of images used."""
+    """Runs in a worker. Returns the network as a file, the digest of what made it, and the number of images."""
     import torch
 
     from yolact.inference.openvino_engine import quantise
@@ -153,10 +153,10 @@ _CONVERT_RECIPE = 1
 
 
 def cached_network(name: str, make: Callable[[], OpenVinoNetwork]) -> OpenVinoNetwork:
-    """The network of that name under `cache_folder()`. If it is missing or broken, `make` makes it anew.
+    """The network of that name under `cache_folder()`. If it is missing or broken, `make` makes it again.
 
-    `name` must stand for everything that `make` depends on. Where the folder cannot be written, the next run makes the
-    network again.
+    `name` must be different whenever `make` would give a different network. If the folder cannot be written, the next
+    run makes the network again.
     """
     path = cache_folder() / f"{name}.zip"
     try:
@@ -171,7 +171,7 @@ def cached_network(name: str, make: Callable[[], OpenVinoNetwork]) -> OpenVinoNe
 
 
 def converted(model: Yolact, weights_sha256: str) -> OpenVinoNetwork:
-    """`convert(model)`, kept by weights, config and versions."""
+    """`convert(model)`, cached under a name made from weights, config and versions."""
     versions = [importlib.metadata.version(package) for package in ("openvino", "torch")]
     made_from = json.dumps([_CONVERT_RECIPE, weights_sha256, model.config.to_dict(), *versions])
     digest = hashlib.sha256(made_from.encode()).hexdigest()

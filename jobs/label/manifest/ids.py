@@ -1,4 +1,4 @@
-"""Whether every image id of a manifest stands in it once, told in bounded memory.
+"""Finds image ids that a manifest holds more than once, in bounded memory.
 
 Each part has a small object beside it: the 64-bit hashes of its ids, sorted. All hashes together are 8 bytes an image,
 80 MB for ten million. They are compared one range of hash values at a time. Only ids whose hashes are equal are then
@@ -24,7 +24,7 @@ from jobs import storage
 from jobs.label.fence import Fence
 from jobs.table.output import Output
 
-#: hashes that are compared at a time: 64 MB
+#: how many hashes are compared at a time; they take 64 MB
 HASHES_AT_ONCE = 1 << 23
 
 
@@ -49,7 +49,7 @@ def hash_object(ids: pa.ChunkedArray) -> bytes:
 
 
 def digest_of(hashes: bytes) -> str:
-    """sha256 of a hash object: parts with the same ids have the same, in whatever order."""
+    """sha256 of a hash object. Parts with the same ids have the same digest, whatever the order of the ids."""
     return hashlib.sha256(hashes).hexdigest()
 
 
@@ -60,7 +60,7 @@ def read_ids(uri: str) -> pa.ChunkedArray:
 
 
 def read_hashes(output: Output, part: int, fence: Fence) -> bytes:
-    """The hash object of a part; made from the manifest where an earlier version of this program wrote none."""
+    """The hash object of a part. An earlier version of this program wrote none; then it is made from the manifest."""
     try:
         return storage.read_bytes(output.part_ids(part))
     except storage.ObjectMissingError:
@@ -89,7 +89,7 @@ def find_doubled(output: Output, parts: Mapping[int, int], fence: Fence) -> list
 
 
 def _edges(ranges: int) -> np.ndarray:
-    """The first hash of every range but the first."""
+    """The lowest hash of every range except the first range."""
     return np.array([(number << 64) // ranges for number in range(1, ranges)], np.uint64)
 
 
@@ -104,7 +104,7 @@ def _range_files(folder: Path, ranges: int) -> Iterator[Sequence[IO[bytes]]]:
 
 
 def _repeated(path: Path) -> np.ndarray:
-    """The values that stand more than once in a file of hashes."""
+    """The values that a file of hashes holds more than once."""
     hashes = np.sort(np.fromfile(path, np.dtype("<u8")))
     return np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 

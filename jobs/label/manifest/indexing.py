@@ -1,7 +1,7 @@
-"""From the lake's listing to a manifest: what is new is indexed by Ray tasks and appended as one generation.
+"""From the lake's listing to a manifest: Ray tasks index the new sources, which are appended as one generation.
 
-The index of each shard is an object of its own until the generation is complete, so that an indexing that was cut off
-goes on where it was. The object of the generation, written last, makes it final.
+Until the generation is complete, the index of each shard is a separate object. So an interrupted indexing continues
+where it stopped. The object of the generation is written last and makes the generation final.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def add_generation(
 
 
 def _report_passed_over(passed_over: lake.PassedOver, *, found_any: bool) -> None:
-    """Say what the shards hold that gives no rows. Raises `UsageError` where the lake holds nothing else."""
+    """Log which members of shards were passed over. Raises `UsageError` if the lake holds nothing else."""
     if not passed_over.counts:
         return
     if not found_any:
@@ -90,9 +90,9 @@ def list_groups(
     columns: lake.ParquetColumns,
     passed_over: list[lake.PassedOver] | None = None,
 ) -> Iterator[pa.Table]:
-    """Manifest rows in the order of `sources`: a table for each shard, and tables of loose images.
+    """Manifest rows in the order of `sources`: one table for each shard, and tables of loose images.
 
-    What shards hold that gives no rows is appended to `passed_over`.
+    `passed_over` gets, for each shard, the count of members that give no rows.
     """
     shards = [source for source in sources if source.kind != "image"]
     done = {entry.uri for entry in storage.list_objects(output.index)} if shards else set()
@@ -118,7 +118,7 @@ def index_uri(output: Output, shard: Source) -> str:
 def _index_shards(
     output: Output, shards: Sequence[Source], done: set[str], columns: lake.ParquetColumns
 ) -> Iterator[str]:
-    """The uri of each shard's index, in order, a bounded number of tasks ahead of the reader."""
+    """The uri of each shard's index, in order. A limited number of tasks runs ahead of the reader."""
     waiting = iter(shards)
     ahead: list[tuple[Source, str, ray.ObjectRef | None]] = []
     index = ray.remote(_index_shard).options(max_retries=2)
@@ -134,10 +134,10 @@ def _index_shards(
             try:
                 ray.get(task)
             except ray.exceptions.WorkerCrashedError:
-                # shards that kill the process that reads them are indexed in a child of the worker
+                # this shard killed the process that read it, so it is indexed again in a child process of the worker
                 ray.get(index.remote(shard, uri, columns, in_child=True))
             except ray.exceptions.RayTaskError as error:
-                # the user is told what went wrong with the shard, not that it happened in a task
+                # the user sees the error itself, without Ray's text about a task
                 if isinstance(error.cause, (storage.StorageError, UsageError)):
                     raise error.cause from None
                 raise
@@ -161,7 +161,7 @@ def _first_rows(groups: Iterator[pa.Table], limit: int) -> Iterator[pa.Table]:
 
 
 def _fitted_to(groups: Iterator[pa.Table]) -> tuple[Iterator[pa.Table], int]:
-    """A unit of 64 images, fewer in a small lake, so that its progress is seen and its actors all have work."""
+    """The groups, and the images of a unit: 64, or fewer in a small lake, so that all actors get work."""
     head: list[pa.Table] = []
     images = 0
     for group in groups:

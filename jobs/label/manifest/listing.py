@@ -24,7 +24,7 @@ class LakeState:
 
 
 def compare(sources: Sequence[Source], generations: Sequence[Generation]) -> LakeState:
-    """What of `sources` is not in the generations as it is now."""
+    """Compare `sources`, the present listing, with what the generations know."""
     known = source_versions(generations)
     new = [source for source in sources if source.uri not in known]
     changed = [s for s in sources if s.uri in known and s.was_replaced(*known[s.uri])]
@@ -32,7 +32,7 @@ def compare(sources: Sequence[Source], generations: Sequence[Generation]) -> Lak
 
 
 def listing_digest(sources: Sequence[Source]) -> str:
-    """What a finished run remembers of the lake: equal digests mean that nothing is new and nothing was replaced."""
+    """A digest of the listing, kept by a finished run. An equal digest later means that the lake did not change."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(f"{source.uri}\0{source.size}\0{source.etag}\n".encode())
@@ -40,20 +40,20 @@ def listing_digest(sources: Sequence[Source]) -> str:
 
 
 def parts_digest(numbers: Iterable[int]) -> str:
-    """What a finished run remembers of `labels/`: the numbers of its parts, as one sha256."""
+    """A digest of the part numbers in `labels/`, kept by a finished run."""
     return hashlib.sha256(json.dumps(sorted(numbers)).encode()).hexdigest()
 
 
 def finished_run(output: Output, sources: Sequence[Source], relabel_changed: bool) -> dict[str, Any] | None:
-    """The marker of a run that has labelled all of `sources`; None where there is something to do.
+    """The marker of a run that has labelled all of `sources`; None if there is something to do.
 
-    A marker without the digest of the parts is of an earlier version, which did not check that ids stand once. A
-    marker whose parts are not all there does not count either. Both are left to a run.
+    Two markers do not count, and the run does the work again: one without a digest of the parts, which an earlier
+    version wrote that did not check for double ids, and one whose parts are not all in `labels/`.
     """
     marker = run_record.read_success(output)
     if marker is None or marker.get("parts") != parts_digest(output.published_parts()):
         return None
-    # the digest spares a look at what is known of a large lake
+    # with equal digests, the generations of a large lake need not be read
     if marker["listing"] == listing_digest(sources):
         return marker
     state = compare(sources, read_generations(output))
@@ -65,7 +65,7 @@ def finished_run(output: Output, sources: Sequence[Source], relabel_changed: boo
 
 
 def report_changed(changed: list[Source]) -> None:
-    """Say which objects of the lake are not those that were labelled."""
+    """Log which objects of the lake were replaced after they were indexed."""
     some = ", ".join(source.uri for source in changed[:3]) + (", …" if len(changed) > 3 else "")
     log.warning(
         "%d objects were replaced since they were indexed (%s); --relabel-changed labels them again", len(changed), some

@@ -1,8 +1,8 @@
-"""Manifests of earlier versions of this program, which could hold a row twice.
+"""Repairs manifests of earlier versions of this program, which could hold a row twice.
 
 `--relabel-changed` on loose images could leave the old row of an image beside its new one, and two inputs could give
-the same id to two images. A manifest whose generations were never checked is checked here. Rows that are wrong are
-dropped, and the parts they were in give way to new ones, which are labelled again.
+the same id to two images. A manifest whose generations were never checked is checked here. Wrong rows are dropped:
+their parts are replaced by new parts, which are labelled again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def mend(output: Output, generations: Sequence[Generation], sizes: Sizes, fence: Fence) -> list[Generation]:
-    """Check the ids of a manifest and make each stand once; returns the generations as they are then.
+    """Check the ids of a manifest and make each id unique. Returns the generations after that.
 
     Every generation is marked as checked. Raises what `jobs.storage` raises, and `JobError` where another driver took
     over.
@@ -67,7 +67,7 @@ def _without(rows: set[int]) -> Callable[[pa.Table], pa.Table]:
 def _wrong_rows(
     output: Output, parts: Sequence[Part], doubled: Sequence[Sequence[Place]], sources: Mapping[str, tuple[int, str]]
 ) -> dict[int, set[int]]:
-    """The rows to drop, by part. A part with an empty set has none, but ids that must be changed."""
+    """The rows to drop, by part. A part with an empty set keeps all rows, but some of its ids must change."""
     wrong: dict[int, set[int]] = defaultdict(set)
     stale: dict[str, list[tuple[int, int]]] = defaultdict(list)
     current: set[str] = set()
@@ -80,18 +80,18 @@ def _wrong_rows(
                 continue
             current.add(uri)
             if (part.number, row) in suspects:
-                # the same bytes of the same object: one row too many
+                # a second row for the same bytes of the same object
                 if (image_id, uri, offset) in seen:
                     wrong[part.number].add(row)
                 seen.add((image_id, uri, offset))
-    # rows of what an object was before, while its new rows are there too
+    # rows of the older content of an object that has rows of its present content too
     for uri in stale.keys() & current:
         for number, row in stale[uri]:
             wrong[number].add(row)
     for places in doubled:
         left = [place for place in places if place.row not in wrong.get(place.part, ())]
         for place in left[1:]:
-            # other bytes under the same id: the row stays, and gets another id when its part is written again
+            # other bytes under the same id: the row stays, and it gets another id when its part is rewritten
             wrong[place.part] |= set()
     return wrong
 

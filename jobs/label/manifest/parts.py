@@ -1,9 +1,9 @@
 """The manifest: every image of the lake once, cut into parts and units.
 
 A *part* is one Parquet file here and one in `labels/`. A *unit* is a run of neighbouring images within a part and is
-the atom of work. The lake is taken in *generations*: one is complete when its object under `_state/sources/` stands,
-and then its sources (uri, size, etag) are known and its parts final. Manifest files beyond the last complete
-generation are left-overs of an indexing that was cut off; the next run removes them.
+the smallest piece of work. Each indexing of the lake adds one *generation*. It is complete when its object under
+`_state/sources/` exists: its sources (uri, size, etag) are then known, and its parts are final. Manifest files that no
+complete generation names were left by an interrupted indexing; the next run removes them.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Part:
 class Generation:
     """What one indexing of the lake added.
 
-    `next_part` is a part number that was free when it was completed. `ids_checked` says that no id of it stands twice
-    in the manifest up to it; generations of earlier versions of this program were not checked. `version` is that of
-    its object, None where there is none yet.
+    `next_part` is a part number that was free when the generation was completed. `ids_checked` is True if its ids were
+    checked to be unique in the manifest up to it; earlier versions of this program did not check. `version` is the
+    version of its object, None if the object is not written yet.
     """
 
     number: int
@@ -64,7 +64,7 @@ class Generation:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How the manifest is cut; `images_per_unit` None fits it to the size of the lake."""
+    """How the manifest is cut. If `images_per_unit` is None, it follows from the size of the lake."""
 
     images_per_part: int = 65_536
     images_per_unit: int | None = None
@@ -105,7 +105,7 @@ def cut_parts(
         first = 0
         while first < len(starts):
             begin = int(starts[first])
-            # the unit that fills the part is the first one whose end reaches what is left
+            # the part is full with the first unit that ends at or after the number of images that the part still takes
             last = min(int(np.searchsorted(ends, begin + images_per_part - images)), len(starts) - 1)
             end = int(ends[last])
             index = units + np.repeat(np.arange(last - first + 1), ends[first : last + 1] - starts[first : last + 1])
@@ -161,7 +161,7 @@ def source_versions(generations: Sequence[Generation]) -> dict[str, tuple[int, s
 
 
 def next_part_number(generations: Sequence[Generation]) -> int:
-    """A number that no part has or had: a late request for a part that was replaced must not meet a new one."""
+    """A number that no part has or had, so that a late request for a replaced part cannot touch a new part."""
     used = [part.number + 1 for part in all_parts(generations)]
     return max([*used, *(generation.next_part for generation in generations)], default=0)
 
@@ -187,7 +187,7 @@ def complete_generation(
 
 
 def put_generation(output: Output, generation: Generation, fence: Fence) -> None:
-    """Write the object that makes a generation final, whose ids are checked already."""
+    """Write the object that makes a generation final. The caller has checked its ids."""
     described = json.dumps([[part.number, part.units, part.images] for part in generation.parts])
     notes = json.dumps({"next_part": next_part_number([generation]), "ids_checked": True})
     table = generation.sources.cast(SOURCES).replace_schema_metadata({_PARTS_KEY: described, _NOTES_KEY: notes})
@@ -204,7 +204,7 @@ def make_ids_unique(output: Output, parts: Sequence[Part], fence: Fence, fresh: 
     while doubled := find_doubled(output, {part.number: part.images for part in parts}, fence):
         changes: defaultdict[int, dict[int, str]] = defaultdict(dict)
         for places in doubled:
-            # whoever is final keeps the id, also where it comes later in the manifest
+            # a row of a final part keeps its id, even if it comes later in the manifest
             first, *later = sorted(places, key=lambda place: (place.part in fresh, place))
             for place in later:
                 if place.part not in fresh:
@@ -227,9 +227,9 @@ def _change_ids(output: Output, number: int, new_ids: dict[int, str], fence: Fen
 
 
 def remove_strays(output: Output, fence: Fence) -> list[Generation]:
-    """Delete what an indexing or a relabelling that was cut off left; returns the generations as they are now.
+    """Delete the files that an interrupted indexing or relabelling left. Returns the present generations.
 
-    The listings come before the generations are read: a part that another driver adds meanwhile is not in them.
+    The files are listed before the generations are read. So a part that another driver adds meanwhile is not deleted.
     """
     published, indexed, hashed = output.published_parts(), output.indexed_parts(), output.hashed_parts()
     generations = read_generations(output)

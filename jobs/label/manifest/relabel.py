@@ -1,8 +1,8 @@
 """Objects that were replaced in the lake, indexed and labelled again.
 
-A part that holds rows of a replaced object gives way to a new part under a new number, in which the rows of that object
-are the new ones. The switch is one put, of the generation that names its parts. Labels and manifest files of parts that
-no generation names are strays; they are removed before anything is published.
+A part with rows of a replaced object gets a successor: a new part with a new number, which holds the new rows of that
+object. One put switches to the new parts: it writes the generation that names them. Labels and manifest files of parts
+that no generation names are strays. They are removed before anything is published.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def replace_changed(
     complete: bool,
     fence: Fence,
 ) -> list[Generation]:
-    """Index `changed` anew; returns the generations with the parts that take the place of those they were in.
+    """Index `changed` again. Returns the generations with new parts in place of those that held the old rows.
 
-    `complete` says that the manifest holds the whole lake. Where it does not (`--limit`), an object without a row gets
-    none now. Raises what indexing raises.
+    `complete` is True if the manifest holds the whole lake. If not (`--limit`), an object that had no row gets none.
+    Raises what indexing raises.
     """
     fresh = _rows_by_uri(list_groups(output, changed, columns), changed)
     fresh_sources = {source.uri: source for source in changed}
@@ -60,7 +60,7 @@ def replace_changed(
 def complete_replaced(
     output: Output, before: Sequence[Generation], after: Sequence[Generation], writer: PartWriter
 ) -> None:
-    """Make the generations final that differ from those before, with ids that stand once in the whole manifest."""
+    """Make the changed generations final. Every id is made unique in the whole manifest first."""
     manifest.make_ids_unique(output, manifest.all_parts(after), writer.fence, writer.written)
     for old, new in zip(before, after, strict=True):
         if new is not old:
@@ -77,7 +77,7 @@ def _rows_by_uri(groups: Iterator[pa.Table], sources: Sequence[Source]) -> dict[
 
 
 def _by_uri(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-    """The table cut where the source changes, in order."""
+    """The rows of each source in turn; the table is cut where the source changes."""
     row = 0
     for uri, run in groupby(table["uri"].to_pylist()):
         length = sum(1 for _ in run)
@@ -86,7 +86,7 @@ def _by_uri(table: pa.Table) -> Iterator[tuple[str, pa.Table]]:
 
 
 class _Swap:
-    """Puts fresh rows in the place of the old ones of their source: all of them where the source is met first."""
+    """Replaces the old rows of a source by its fresh rows, all of them where its first old row was."""
 
     def __init__(self, fresh: dict[str, pa.Table]) -> None:
         self._fresh = fresh
@@ -103,7 +103,7 @@ class _Swap:
             return rows
         first = uri not in self._placed
         self._placed.add(uri)
-        # of a source that spans two parts, the second has nothing left
+        # a source may span two parts: the first one took all fresh rows, so the second one gets none
         return self._fresh[uri] if first else self._fresh[uri].slice(0, 0)
 
     def left_over(self) -> pa.Table:
@@ -113,7 +113,7 @@ class _Swap:
 
 
 class PartWriter:
-    """Writes parts under numbers from `free` on, in the place of others; `written` are their numbers."""
+    """Writes parts that replace others. Their numbers start at `free`; `written` holds the numbers used."""
 
     def __init__(self, output: Output, sizes: Sizes, free: int, fence: Fence) -> None:
         self._output, self._sizes = output, sizes
@@ -121,7 +121,7 @@ class PartWriter:
         self.written: set[int] = set()
 
     def rewrite(self, part: Part, generation: Generation, change: Callable[[pa.Table], pa.Table | None]) -> list[Part]:
-        """The part itself where `change` of its rows gives None, else the parts that take its place: one or none."""
+        """Apply `change` to the rows of a part. Returns the part if that gives None, else its new part, or no part."""
         table = tables.read(self._output.manifest_part(part.number)).drop_columns(["unit", "part"])
         rows = change(table)
         return [part] if rows is None else self.write(rows, generation)
@@ -129,7 +129,7 @@ class PartWriter:
     def write(self, rows: pa.Table, generation: Generation) -> list[Part]:
         """One part with `rows` (columns of `INDEX`), of sources of `generation`; none for no rows."""
         parts = []
-        # one part for one: it may hold a few images more or fewer than a fresh one would
+        # one part replaces one part, although it may hold a few images more or fewer than a new part would
         cut = manifest.cut_parts(
             _groups(rows, _loose_images(generation)),
             first_part=self.free,

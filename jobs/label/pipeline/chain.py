@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 UNITS_PER_EXECUTION = 20_000
 #: how often a block whose process died is tried again, before it is left to the next pass
 _RETRIES_AFTER_A_CRASH = 2
-#: a cluster of fixed size that commits no unit for so long is stuck
+#: a cluster of fixed size counts as stuck if it commits no unit for this long
 _NO_PROGRESS_SECONDS = 600.0
 _NO_LIMIT = -1.0
 
@@ -59,7 +59,7 @@ class Pipeline:
 
     @property
     def units_at_once(self) -> int:
-        """How many units may be in the middle of fetching and decoding at the same time."""
+        """How many units are fetched and decoded at the same time, at most."""
         return self.plan.decode_tasks
 
     def run(self, units: Sequence[int], mode: PassMode) -> Iterator[UnitRecord]:
@@ -84,14 +84,14 @@ class Pipeline:
             raise JobError(f"the pipeline stopped: {last_line(error)}; run the same command again to go on") from error
         finally:
             # Ray ends an execution's actors when nothing refers to them any more. The error of a failed task refers to
-            # itself: without this collection it keeps actors alive, and the CPUs that the next execution waits for
+            # itself, so it keeps the actors and their CPUs until it is collected. The next execution needs those CPUs
             del records
             gc.collect()
 
     def _chain(self, units: Sequence[int], mode: PassMode) -> ray.data.Dataset:
         plan = self.plan
         return (
-            # from_arrow would ask for each table's schema in a task of a whole CPU
+            # not from_arrow: it starts a task that takes a whole CPU to read each table's schema
             ray.data.from_items([{"unit": unit} for unit in units], override_num_blocks=len(units))
             .map_batches(
                 fetch_and_decode,
@@ -104,7 +104,7 @@ class Pipeline:
                     "input_size": self.input_size,
                     "mode": mode,
                 },
-                # Ray warns of more tasks than there is work for
+                # Ray warns if the pool allows more tasks than there are units
                 compute=TaskPoolStrategy(size=min(plan.decode_tasks, len(units))),
                 num_cpus=plan.decode_cpus,
                 max_retries=_RETRIES_AFTER_A_CRASH,
@@ -123,8 +123,8 @@ class Pipeline:
                     "mode": mode,
                 },
                 compute=ActorPoolStrategy(
-                    # a pool that may grow does so within the cluster as it stands, and asks no autoscaler for more.
-                    # So all actors are asked for at once: those without a node yet are what the autoscaler acts on
+                    # A pool of variable size grows only within the present cluster and asks no autoscaler for nodes.
+                    # So all actors are requested at once. The autoscaler adds nodes for those that have none
                     size=plan.max_actors,
                     max_concurrent_calls_per_actor=mode.units_per_actor,
                     enable_true_multi_threading=True,
@@ -187,7 +187,7 @@ def configure_ray_data(*, waits_for_nodes: bool = False) -> None:
     `waits_for_nodes` allows any time without progress, since a spot GPU may take hours to come.
     """
     context = DataContext.get_current()
-    # a unit that fails is not committed, and the driver sees that its object is missing
+    # a failed block must not end the execution: its unit is not committed, and the driver counts it as missing
     context.max_errored_blocks = -1
     context.execution_no_progress_timeout_s = _NO_LIMIT if waits_for_nodes else _NO_PROGRESS_SECONDS
     context.enable_progress_bars = False

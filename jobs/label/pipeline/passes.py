@@ -24,7 +24,7 @@ from jobs.table.record import Steady
 
 log = logging.getLogger(__name__)
 
-#: at least so many units in a row that cannot be reached, each after its retries, mean that the store is gone
+#: the store counts as gone after at least this many units in a row that it did not answer for, retries included
 _UNREACHABLE_IN_A_ROW = 8
 
 
@@ -58,7 +58,7 @@ class Totals:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def steady(self) -> Steady:
-        """The work from the end of the warm-up on."""
+        """The work after the warm-up."""
         seconds = self._last - self._steady_began if self._steady_images else 0.0
         return Steady(self._steady_images, round(seconds, 3), round(self._steady_began, 3))
 
@@ -70,7 +70,7 @@ class Totals:
 
 
 class Passes:
-    """Labels and publishes `parts`, of which the units in `staged` are committed already."""
+    """Labels and publishes `parts`. The units in `staged` are committed, and `done` images published, already."""
 
     def __init__(
         self,
@@ -119,9 +119,9 @@ class Passes:
         return total
 
     def _pass(self, mode: PassMode) -> bool:
-        """Whether the store answered; where it does not, the rest of the pass is left for another run."""
+        """One pass over the missing units. Returns False if the store stopped answering; another run does the rest."""
         in_a_row = 0
-        # one short outage fails all units that are being fetched, and they are reported one after the other
+        # a short outage fails every unit that is being fetched at that time, and their records arrive in a row
         enough = max(_UNREACHABLE_IN_A_ROW, 2 * self._pipeline.units_at_once)
         for record in self._pipeline.run(self._missing(), mode):
             self._fence.check()
@@ -142,7 +142,7 @@ class Passes:
     def _committed(self, record: UnitRecord) -> None:
         part = record.unit // UNITS_PER_PART
         if record.unit not in self._left[part]:
-            return  # a task that Ray ran twice
+            return  # Ray ran its task twice
         self.totals.add(record)
         self._left[part].remove(record.unit)
         self.problems.pop(record.unit, None)

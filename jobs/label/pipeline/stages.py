@@ -2,8 +2,8 @@
 
     (unit number) ─▶ fetch_and_decode ─▶ Labeller (model, commit) ─▶ UnitRecord
 
-What is wrong with one image becomes that image's row. What is wrong with the store, or with the unit as a whole, goes
-on as `UnitRecord.problem`, and the unit is not committed.
+A fault of one image becomes a row with an error. A fault of the store, or of the whole unit, is reported as
+`UnitRecord.problem`, and the unit is not committed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class InputLimits:
 
 @functools.lru_cache(maxsize=2)
 def _manifest_part(uri: str) -> pa.Table:
-    # neighbouring units come to the same worker one after the other; a part is some ten megabytes
+    # one worker often gets neighbouring units one after the other; a part takes about ten megabytes
     return tables.read(uri)
 
 
@@ -62,12 +62,12 @@ def _timed(record: UnitRecord, stage: str) -> Iterator[None]:
 
 
 def decode_and_prepare(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
-    """Encoded bytes to what the model needs of the image; raises `ImageError`."""
+    """Decode the bytes of an image file and resize the image for the model. Raises `ImageError`."""
     pixels = decode_image(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
     return prepare_image(pixels, input_size)
 
 
-#: seconds after which a decoder hangs and is ended; no image within the limits takes this long
+#: a decoder that takes longer is stuck and is ended; no image within the limits takes this long
 TIMEOUT_SECONDS = 120.0
 
 
@@ -110,7 +110,7 @@ def fetch_and_decode(
     input_size: int,
     mode: PassMode = WHOLE_UNITS,
 ) -> pa.Table:
-    """Bytes and pixels of one unit: `batch` is one row with `unit`; the result is one row of `pack_unit`."""
+    """Fetch and decode the images of one unit. `batch` is one row with `unit`; returns one row of `pack_unit`."""
     unit = batch["unit"][0].as_py()
     record = UnitRecord(unit)
     retry = storage.Retry()
@@ -140,7 +140,7 @@ def fetch_and_decode(
 
 
 def _some_uris(part: pa.Table, most: int = 8) -> list[str]:
-    """URIs of up to `most` objects all over a part of the manifest, each once."""
+    """URIs of up to `most` different objects, spread evenly over a part of the manifest."""
     step = max(1, part.num_rows // most)
     return list(dict.fromkeys(part["uri"][row].as_py() for row in range(0, part.num_rows, step)))[:most]
 

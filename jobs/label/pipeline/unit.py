@@ -1,7 +1,7 @@
 """One unit on its way through the pipeline: the row that carries its pixels, and the record of its commit.
 
-A row of the Ray Data pipeline is one unit. Between decoding and the model it carries pixels as one uint8 buffer, so
-that they are copied once into the object store and once out of it.
+A row of the Ray Data pipeline is one unit. Between decoding and the model the row carries all pixels in one uint8
+buffer. So the pixels are copied only twice: into the object store and out of it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _UNIT = pa.schema([("unit", pa.int64()), ("images", pa.list_(_IMAGE)), ("record"
 
 @dataclass(frozen=True)
 class UnitImage:
-    """One image of a unit: prepared pixels where `status` is "ok", else `error` says why there are none."""
+    """One image of a unit. If `status` is "ok", `prepared` holds its pixels; otherwise `error` says why it has none."""
 
     image_id: str
     uri: str
@@ -49,10 +49,10 @@ class UnitImage:
 
 @dataclass
 class UnitRecord:
-    """What the driver learns of a unit. It is committed when `problem` is None.
+    """What a worker reports to the driver about a unit. The unit is committed if `problem` is None.
 
-    `problem` is one line; `unreachable` tells a store that did not answer (run again) from work that failed.
-    `seconds` are by stage, `retries` by reason, `failures` (images) by status.
+    `problem` is one line. `unreachable` is True if the store did not answer (run again), False if the work failed.
+    `seconds` has the time of each stage, `retries` the retries by reason, `failures` the failed images by status.
     """
 
     unit: int
@@ -125,9 +125,9 @@ def unpack_unit(row: pa.Table) -> tuple[UnitRecord, list[UnitImage]]:
 def label_rows(
     images: Sequence[UnitImage], detections: Sequence[Detections | None], class_names: Sequence[str]
 ) -> pa.Table:
-    """One row per image in the order given; `detections[i]` is None where image i has no pixels.
+    """One row for each image, in the given order. `detections[i]` is None if image i has no pixels.
 
-    Every table has exactly the schema `LABELS`, also when no image has an instance.
+    Every table has exactly the schema `LABELS`, even if no image has an instance.
     """
     found = [d for d in detections if d is not None]
     counts = [0 if d is None else len(d.scores) for d in detections]

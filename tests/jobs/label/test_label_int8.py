@@ -33,7 +33,7 @@ def checkpoint(tmp_path_factory) -> str:
 def labelled(tmp_path_factory, checkpoint) -> tuple[LabelConfig, dict[str, bytes]]:
     folder = tmp_path_factory.mktemp("int8")
     pictures = draw_pictures(10)
-    # what cannot be read is no picture to calibrate on, and no end of the job
+    # an image that cannot be read is left out of the calibration, and the job goes on
     write_files(str(folder / "lake"), pictures | {"picture-broken.jpg": b"\xff\xd8\xff broken"})
     config = LabelConfig(
         (str(folder / "lake"),), str(folder / "out"), weights=checkpoint, precision="int8", max_error_rate=0.5

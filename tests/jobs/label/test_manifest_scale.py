@@ -50,7 +50,7 @@ def test_a_lake_that_changed_is_no_basis_for_a_measurement(tmp_path):
 
 @pytest.mark.usefixtures("local_ray")
 def test_the_job_goes_on_where_the_made_up_output_stands(tmp_path):
-    """Its made-up images are no pictures: each becomes a row, and the model has nothing to do."""
+    """Its made-up images cannot be decoded: each becomes a row, and the model has nothing to do."""
     lake, output = str(tmp_path / "lake"), Output.at(str(tmp_path / "out"))
     sizes = Sizes(images_per_part=100, images_per_unit=10)
     parts = write_manifest(output, write_shards(lake, 3), 300, sizes).parts
