@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,9 +50,10 @@ def test_nothing_that_is_read_is_run_or_unpacked(path):
 
 
 def test_nothing_writes_csv():
-    """A spreadsheet runs cells that begin with =, + or @: names from a lake are never written as CSV."""
+    """A spreadsheet runs cells that begin with =, + or @: names from a lake are never written as CSV. Lists are read."""
     for path in SOURCES:
-        assert "csv" not in path.read_text().lower().replace("csv injection", ""), path
+        text = path.read_text().lower()
+        assert not re.search(r"csv\.(writer|dictwriter)|(to|write|save)_csv|csvwriter|savetxt|pyarrow.csv", text), path
     for path in (ROOT / "jobs/report/templates").iterdir():
         assert "csv" not in path.read_text().lower(), path
 
