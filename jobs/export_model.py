@@ -103,7 +103,7 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> Run:
     try:
         import onnxruntime
 
-        # the exporter talks much, of its own steps
+        # the exporter prints its own steps
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             onnx = torch.onnx.export(

@@ -1,6 +1,6 @@
 """A stand-in for the model: fixed detections at the cost of looking them up, and the checkpoint that goes with it.
 
-It is handed to `jobs.labelling.run.label_lake` in the place of the real predictor; no option of the command line does.
+It is handed to `jobs.label.command.label_lake` in the place of the real predictor; no option of the command line does.
 """
 
 from __future__ import annotations

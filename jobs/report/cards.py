@@ -20,7 +20,7 @@ from yolact.images.decode import ImageError, decode_image
 
 _MOST_PIXELS = 512 << 20
 _MOST_BYTES = 256 << 20
-#: pictures that one piece waits for in vain before it gives the lake up
+#: requests for images that may time out before the lake counts as unreachable
 _UNREACHABLE_PICTURES = 3
 
 

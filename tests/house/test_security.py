@@ -50,7 +50,7 @@ def test_nothing_that_is_read_is_run_or_unpacked(path):
 
 
 def test_nothing_writes_csv():
-    """A spreadsheet runs cells that begin with =, + or @: names from a lake are never written as CSV. Lists are read."""
+    """A spreadsheet runs cells that begin with =, + or @: names from a lake are never written as CSV, only read."""
     for path in SOURCES:
         text = path.read_text().lower()
         assert not re.search(r"csv\.(writer|dictwriter)|(to|write|save)_csv|csvwriter|savetxt|pyarrow.csv", text), path
