@@ -40,7 +40,7 @@ def test_credentials_of_the_environment_stand_nowhere(s3, tmp_path, monkeypatch,
             table = pq.read_table(io.BytesIO(data))
             texts[path] = f"{table.to_pylist()} {table.schema.metadata}"
         else:
-            texts[path] = data.decode()
+            texts[path] = data.decode(errors="replace")  # the hashes of ids are no text
     assert len(texts) >= 6
     for name, text in texts.items():
         assert ACCESS_KEY not in text, name
