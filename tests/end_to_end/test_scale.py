@@ -16,7 +16,7 @@ from benchmarks.scale.figures import make_figures, markdown_table, memory_plot, 
 from benchmarks.scale.plain_loop import PlainLoop, run_plain_loop
 from benchmarks.scale.stand_in import StandInPredictor, fixed_detections, save_stand_in_checkpoint, write_lake
 from benchmarks.scale.watch import ProcessTree, Sample, Watched
-from jobs.label import options as label
+from jobs import label
 from jobs.label.command import label_lake
 from jobs.label.options import LabelConfig
 from jobs.runtime.errors import UsageError
