@@ -6,6 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # tests without any of these marks need nothing but Python; tests/conftest.py sets the first four
 QUICK := not ray and not store and not browser and not process and not slow and not faults
+UNIT := not slow and not faults
 
 .PHONY: help setup demo picture tree faults-page quick test lint typecheck imports unit test-slow test-faults test-fuzz wheel format clean
 
@@ -39,8 +40,12 @@ typecheck: $(INSTALLED) ## mypy
 imports: $(INSTALLED) ## the rooms import one way
 	$(BIN)/lint-imports
 
+# In three processes: one that had run all of it, with Ray, OpenVINO and torch loaded, once ended by signal 11 as it
+# started a child. The cause is not known yet.
 unit: $(INSTALLED) ## the tests of `make test` alone
-	$(BIN)/pytest -m "not slow and not faults"
+	$(BIN)/pytest -m "$(UNIT)" --ignore tests/jobs --ignore tests/end_to_end
+	$(BIN)/pytest -m "$(UNIT)" tests/jobs
+	$(BIN)/pytest -m "$(UNIT)" tests/end_to_end
 
 test-slow: $(INSTALLED) ## the tests that take longer than a minute each
 	$(BIN)/pytest -m "slow and not faults"
