@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import tarfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
+from support.lakes import tar_bytes as tar_of  # noqa: F401 - the tests of the lake take it from here
 
 from jobs import lake, storage
 from jobs.lake import Source, fetch_rows
 
 MAX_BYTES = 10 << 20
-
-
-def tar_of(members: list[tuple[str, bytes]], **options) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", **options) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return stream.getvalue()
 
 
 def parquet_of(table: pa.Table, **options) -> bytes:

@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -40,9 +41,10 @@ def write_files(folder: str, pictures: Mapping[str, bytes]) -> None:
         filesystem.pipe_file(f"{path}/{name}", data)
 
 
-def tar_bytes(members: Sequence[tuple[str, bytes]]) -> bytes:
+def tar_bytes(members: Sequence[tuple[str, bytes]], **options: Any) -> bytes:
+    """A tar of the members, in order; `options` go to `tarfile.open`."""
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as tar:
+    with tarfile.open(fileobj=file, mode="w", **options) as tar:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
