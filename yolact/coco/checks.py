@@ -108,7 +108,7 @@ def annotation_fault(annotation: Annotation, image: AnnotatedImage, categories: 
 def segmentation_fault(segmentation: Any, image: AnnotatedImage) -> Fault | None:
     """What makes a segmentation useless for its image, whose size is valid; None where nothing does."""
     if isinstance(segmentation, Mapping):
-        return _rle_fault(segmentation, image)
+        return rle_fault(segmentation, image.height, image.width)
     if not isinstance(segmentation, list) or not any(segmentation):
         return Fault("mask", "has no segmentation")
     if not all(isinstance(polygon, list) for polygon in segmentation):
@@ -136,9 +136,12 @@ def segmentation_fault(segmentation: Any, image: AnnotatedImage) -> Fault | None
     return None
 
 
-def _rle_fault(rle: Mapping[str, Any], image: AnnotatedImage) -> Fault | None:
+def rle_fault(rle: Mapping[str, Any], height: int, width: int) -> Fault | None:
+    """What makes an RLE useless for an image of that size; None where it is safe to hand to pycocotools."""
+    if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
+        return Fault("size", f"has a mask in an image of {width}×{height} px")
     size = rle.get("size")
-    expected = [image.height, image.width]
+    expected = [height, width]
     if not isinstance(size, list | tuple) or list(size) != expected:
         turned = " (height and width are swapped)" if size == expected[::-1] else ""
         return Fault("mask", f"has an RLE of size {str(size)[:40]} in an image of {expected}{turned}")
@@ -152,7 +155,7 @@ def _rle_fault(rle: Mapping[str, Any], image: AnnotatedImage) -> Fault | None:
         return Fault("mask", f"has an RLE whose counts are {str(counts)[:40]}")
     if runs is None:
         return Fault("mask", "has an RLE whose counts are not run lengths")
-    pixels = image.height * image.width
+    pixels = height * width
     if len(runs) and (runs.min() < 0 or runs.max() > pixels):
         return Fault("mask", "has an RLE with a run below 0 or longer than its image")
     total = int(runs.sum())
