@@ -137,7 +137,7 @@ def _ids_from(config: ExportConfig) -> CocoIds | None:
         return None
     try:
         return CocoIds.of(json.loads(storage.read_bytes(config.ids_from)), config.ids_from)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"--ids-from {config.ids_from}: not a JSON file") from None
     except storage.ObjectMissingError:
         raise UsageError(f"--ids-from {config.ids_from}: there is no such file") from None

@@ -7,14 +7,21 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 
-import pyarrow as pa
-
 from jobs.lake.parquet_columns import URI_NAMES, Leaf, UnusableFileError, find_columns, find_uri_column
-from jobs.lake.parquet_rows import read_column, schema_of
+from jobs.lake.parquet_rows import CORRUPT, read_column, schema_of
 from jobs.lake.patterns import normalised
 from jobs.lake.source import ParquetColumns, kind_of
 from jobs.runtime.errors import UsageError
-from jobs.storage import ObjectInfo, Retry, beside, has_scheme, holds_credentials, read_bytes, without_credentials
+from jobs.storage import (
+    ObjectInfo,
+    Retry,
+    beside,
+    has_scheme,
+    holds_credentials,
+    one_line,
+    read_bytes,
+    without_credentials,
+)
 
 TEXT_EXTENSIONS = (".txt", ".lst", ".list", ".csv", ".tsv", ".jsonl", ".ndjson")
 
@@ -35,7 +42,7 @@ def uri_column(item: ObjectInfo, columns: ParquetColumns, retry: Retry) -> Leaf 
             return None
     except UsageError:  # columns of bytes, of which none, or more than one, is meant
         return None if columns.image is None else find_uri_column(schema, columns.image)
-    except (UnusableFileError, pa.ArrowException, OSError):
+    except (UnusableFileError, *CORRUPT):
         return None
     return find_uri_column(schema, columns.image)
 
@@ -47,13 +54,18 @@ def read_list(item: ObjectInfo, columns: ParquetColumns, retry: Retry, column: L
     out. Raises UsageError for an entry that can be no URI, and what `jobs.storage` raises.
     """
     if column is not None:
-        entries: Iterator[tuple[int, str | None]] = enumerate(
-            read_column(item.uri, item.size, item.etag, column, retry), start=1
-        )
+        entries: Iterator[tuple[int, str | None]] = enumerate(_column_entries(item, column, retry), start=1)
     else:
         data = read_bytes(item.uri, etag=item.etag or None, size=item.size if item.size >= 0 else None, retry=retry)
         entries = enumerate(_text_entries(item.uri, data, columns.image), start=1)
     return [_address(item.uri, number, entry.strip()) for number, entry in entries if entry and entry.strip()]
+
+
+def _column_entries(item: ObjectInfo, column: Leaf, retry: Retry) -> Iterator[str | None]:
+    try:
+        yield from read_column(item.uri, item.size, item.etag, column, retry)
+    except CORRUPT as error:
+        raise UsageError(f"{item.uri}: the column {column.name} cannot be read: {one_line(str(error), 160)}") from None
 
 
 def _text_entries(uri: str, data: bytes, column: str | None) -> Iterator[str | None]:
@@ -94,7 +106,7 @@ def _json_entries(uri: str, lines: Iterable[str], column: str | None) -> Iterato
             continue
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise UsageError(f"{uri}: line {number} is not JSON") from None
         if isinstance(value, dict):
             names = list(value)
@@ -119,6 +131,10 @@ def _looks_like_address(entry: str) -> bool:
 
 def _address(list_uri: str, number: int, entry: str) -> str:
     shown = without_credentials(entry)[:100]
+    try:
+        entry.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{list_uri}: entry {number} ({shown!r}) is not valid Unicode") from None
     if not _looks_like_address(entry):
         raise UsageError(f"{list_uri}: entry {number} ({shown!r}) is neither a URI nor a path of an image")
     if entry.endswith("/"):

@@ -14,8 +14,9 @@ from jobs.lake.parquet_columns import Leaf, UnusableFileError, find_columns, lea
 from jobs.lake.source import IN_PARQUET, IndexRows, ParquetColumns, Problem, Source
 from jobs.storage import RangeFile, Retry, one_line
 
-#: what Arrow raises for a file it cannot make sense of; storage errors pass through it unchanged
-_CORRUPT = (pa.ArrowException, OSError)
+#: what Arrow raises for a file it cannot make sense of, also names that are no UTF-8; storage errors pass through it
+#: unchanged
+CORRUPT = (pa.ArrowException, OSError, UnicodeDecodeError)
 _READ_BYTES = 4 << 20
 _ROWS_AT_ONCE = 16
 #: so many bytes of row groups are kept for the next unit, which often wants other rows of them
@@ -71,7 +72,7 @@ def index_parquet(source: Source, columns: ParquetColumns, retry: Retry) -> pa.T
             _index_rows(file, found.image, found.id, rows)
     except UnusableFileError as error:
         rows.add(None, 0, 0, error.problem)
-    except _CORRUPT as error:
+    except CORRUPT as error:
         rows = IndexRows(source)
         rows.add(None, 0, 0, _corrupt(error, "no readable Parquet file"))
     return rows.table()
@@ -101,7 +102,7 @@ def _check_key(file: pq.ParquetFile, image: Leaf) -> None:
     """Raises Arrow's error for a column that is encrypted: its first value shows it, before anything is labelled."""
     try:
         next(file.iter_batches(batch_size=1, row_groups=[0][: file.num_row_groups], columns=[_path(file, image)]), None)
-    except _CORRUPT as error:
+    except CORRUPT as error:
         if _is_encrypted(error):
             raise
 
@@ -137,12 +138,12 @@ def fetch_parquet(
         for group, first, wanted in _row_groups(file.metadata, image, sorted(found)):
             column = _kept_column(file, group, image, (uri, size, etag, group, image.number))
             if column is not None:
-                found |= {n: data for n in wanted if (data := column[n - first].as_py()) is not None}
+                found |= _values_at(column, first, wanted)
             else:
                 found |= _read_rows(file, group, image, first, wanted)
     except UnusableFileError as error:
         return dict.fromkeys(numbers, error.problem)
-    except _CORRUPT as error:
+    except CORRUPT as error:
         problem = _corrupt(error, "corrupt Parquet data")
         return {number: data if isinstance(data, bytes) else problem for number, data in found.items()}
     return found
@@ -179,13 +180,20 @@ def _read_rows(file: pq.ParquetFile, group: int, image: Leaf, first: int, wanted
     found: dict[int, bytes] = {}
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, row_groups=[group], columns=[_path(file, image)]):
         values = values_of(batch.column(image.top), image)
-        for number in wanted:
-            if first <= number < first + len(values) and (data := values[number - first].as_py()) is not None:
-                found[number] = data
+        found |= _values_at(values, first, wanted)
         first += len(values)
         if first > wanted[-1]:
             break
     return found
+
+
+def _values_at(values: pa.Array | pa.ChunkedArray, first: int, wanted: Sequence[int]) -> dict[int, bytes]:
+    """The wanted values that are among `values`, of which `first` is the number of the first one; nulls are left out.
+
+    The pages of a damaged file may hold fewer values than its footer says.
+    """
+    here = (number for number in wanted if first <= number < first + len(values))
+    return {number: data for number in here if (data := values[number - first].as_py()) is not None}
 
 
 def _path(file: pq.ParquetFile, leaf: Leaf) -> str:
@@ -200,8 +208,17 @@ def _ids(file: pq.ParquetFile, column: Leaf | None) -> Iterator[str | None]:
         return
     for batch in file.iter_batches(columns=[_path(file, column)]):
         for value in values_of(batch.column(column.top), column):
-            id = value.as_py()
-            yield None if id is None else str(id)
+            yield _text(value)
+
+
+def _text(value: pa.Scalar) -> str | None:
+    """A string or a number as text; bytes that are no UTF-8 as surrogates, as in names of files."""
+    try:
+        id = value.as_py()
+    except UnicodeDecodeError:
+        text = value.value if isinstance(value, pa.DictionaryScalar) else value
+        return bytes(text.as_buffer()).decode("utf-8", "surrogateescape")
+    return None if id is None else str(id)
 
 
 def read_column(uri: str, size: int, etag: str, column: Leaf, retry: Retry) -> Iterator[str | None]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jobs.lake.source import Problem, Source, kind_of, printable_name
 from jobs.lake.tar_sparse import SparseMap, old_gnu_map, pax_map
-from jobs.storage import Retry, read_range
+from jobs.storage import Retry, one_line, read_range
 from yolact.images.kinds import describe_no_image
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -19,6 +19,8 @@ _STREAM_BYTES = 8 << 20
 _JUMP_BYTES = 64 << 10
 #: a jump over less than this costs more than reading on
 _GAP_BYTES = 2 << 20
+#: a member of more bytes is no member: no store has such objects, and the index holds sizes as 64-bit numbers
+_MAX_SIZE = 1 << 60
 #: an extended header (long name, attributes) of more bytes is no header
 _MAX_EXTENDED = 1 << 20
 _ZEROS = bytes(_BLOCK)
@@ -142,7 +144,7 @@ class _Members:
             self._first_header = self._position
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-            if not 0 <= info.size < 1 << 60:
+            if not 0 <= info.size < _MAX_SIZE:
                 raise tarfile.HeaderError(f"size {info.size}")
             if self._is_extension(info):
                 return [], False
@@ -170,6 +172,8 @@ class _Members:
         if not (info.isreg() or info.type not in tarfile.SUPPORTED_TYPES):
             return None, 0
         size = int(attributes["size"]) if attributes.get("size", "").isdecimal() else info.size
+        if size >= _MAX_SIZE:
+            raise tarfile.HeaderError("a size in an extended header that no file has")
         problem = None
         if data + size > self._size:
             problem = Problem("truncated", f"the tar ends {data + size - self._size} bytes before this member does")
@@ -182,7 +186,8 @@ class _Members:
     def _linked(self, name: str, target: str) -> Member:
         file = self._files.get(_plain(target))
         if file is None:
-            text = f"a hard link to {printable_name(target)}, which does not stand before it in the tar"
+            shown = one_line(printable_name(target), 150)
+            text = f"a hard link to {shown}, which does not stand before it in the tar"
             return Member(name, self._position + _BLOCK, 0, Problem("unsupported", text))
         self._files[_plain(name)] = file
         return file._replace(name=name)
@@ -205,7 +210,7 @@ class _Members:
             is_old = info.type == tarfile.GNUTYPE_SPARSE
             sparse = old_gnu_map(block, next_block) if is_old else pax_map(attributes, read_data)
         except (ValueError, KeyError) as error:
-            problem = Problem("undecodable", f"corrupt tar: {error}")
+            problem = Problem("undecodable", f"corrupt tar: {one_line(str(error), 150)}")
             return member._replace(problem=member.problem or problem), before + member.length
         stored = member.length - sparse.map_bytes
         found = member._replace(

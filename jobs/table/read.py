@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
 from jobs import storage
+from jobs.lake.parquet_rows import CORRUPT
 from jobs.runtime.errors import UsageError
 from jobs.table.checks import check_batch
 from jobs.table.output import Output
@@ -121,7 +122,7 @@ class Piece:
                 # a group at a time: Arrow's reader of many groups holds on to what it has read of each
                 for group in self.row_groups:
                     yield from parquet.iter_batches(batch_rows, row_groups=[group], columns=paths)
-            except (pa.ArrowException, OSError) as error:
+            except CORRUPT as error:
                 raise UsageError(
                     f"{self.uri}: {storage.one_line(str(error), 160)}: the label table is damaged"
                 ) from None
@@ -192,7 +193,7 @@ def open_labels(labels: str) -> LabelTable:
         raise UsageError(
             f"no label files at {labels!r}; give the OUTPUT of `yolact label`, its labels/ or a Parquet file"
         )
-    _check_schema(files[0])
+    _footer(files[0])
     return LabelTable(tuple(files), output)
 
 
@@ -240,9 +241,24 @@ def rows_of_batch(batch: pa.RecordBatch) -> Iterator[LabelRow]:
 
 
 def _row_group_sizes(uri: str) -> list[int]:
+    """Rows of each row group of a file, whose schema is checked."""
+    metadata = _footer(uri)
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+def _footer(uri: str) -> pq.FileMetaData:
+    """Raises `UsageError` for a file that holds no rows of `LABELS`."""
     with storage.open_file(uri) as file:
-        metadata = pq.ParquetFile(file).metadata
-        return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        try:
+            metadata = pq.ParquetFile(file).metadata
+            found = metadata.schema.to_arrow_schema()
+        except CORRUPT as error:
+            raise UsageError(f"{uri!r} is not a Parquet file: {storage.one_line(str(error), 160)}") from None
+    if not found.remove_metadata().equals(LABELS):
+        missing = [field.name for field in LABELS if field.name not in found.names]
+        what = f"lacks {', '.join(missing)}" if missing else "has other column types"
+        raise UsageError(f"{uri!r} is not a label table of schema version {SCHEMA_VERSION}: it {what}")
+    return metadata
 
 
 def _column_paths(parquet: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
@@ -257,18 +273,6 @@ def _column_paths(parquet: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
             raise UsageError(f"no column {column!r} in a label table; there are: {', '.join(names)}")
         chosen += paths
     return chosen
-
-
-def _check_schema(uri: str) -> None:
-    with storage.open_file(uri) as file:
-        try:
-            found = pq.ParquetFile(file).schema_arrow
-        except pa.ArrowInvalid as error:
-            raise UsageError(f"{uri!r} is not a Parquet file: {str(error).splitlines()[0]}") from None
-    if not found.remove_metadata().equals(LABELS):
-        missing = [field.name for field in LABELS if field.name not in found.names]
-        what = f"lacks {', '.join(missing)}" if missing else "has other column types"
-        raise UsageError(f"{uri!r} is not a label table of schema version {SCHEMA_VERSION}: it {what}")
 
 
 def _parquet_files(folder: str) -> list[str]:

@@ -164,7 +164,7 @@ def read(output: Output) -> RunRecord | None:
         values = json.loads(storage.read_bytes(output.run_record))
     except storage.ObjectMissingError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     try:
         return RunRecord.from_dict(values)
@@ -198,7 +198,7 @@ def read_success(output: Output) -> dict[str, Any] | None:
     """The marker of a finished run; None where there is none, or none that can be read."""
     try:
         marker: dict[str, Any] = json.loads(storage.read_bytes(output.success))
-    except (storage.ObjectMissingError, ValueError):
+    except (storage.ObjectMissingError, ValueError, RecursionError):
         return None
     return marker
 

@@ -1,16 +1,13 @@
 """Decodes damaged copies of small image files; the arguments are a folder, a kind of image and a number of copies.
 
-A process of its own: what must be found is a file that ends it by a signal. The file in hand always stands in the
-folder as "current", so that whoever started the process can name it.
+A process of its own: what must be found is a file that ends it by a signal.
 """
 
 from __future__ import annotations
 
 import io
-import resource
 import struct
 import sys
-import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from support.damage import fault, judge_copies, limit_memory
 from support.image_files import bmp, png, png_chunk, tiff, with_png_chunk
 
 from yolact.images.decode import IMAGE_STATUSES, ImageError, decode_image
@@ -26,7 +24,6 @@ from yolact.images.decode import IMAGE_STATUSES, ImageError, decode_image
 MEMORY = 2 << 30
 MAX_PIXELS = 1_000_000
 HEIGHT, WIDTH = 20, 24
-_NUMBERS = (0, 1, 2, 3, 7, 8, 12, 16, 127, 128, 255, 256, 257, 32767, 32768, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1)
 
 
 def _samples(channels: int, kind: str = "u1") -> np.ndarray:
@@ -147,35 +144,10 @@ def damaged(random: np.random.Generator, seeds: list[bytes]) -> bytes:
         place = int(random.integers(places[random.integers(3)]))
         if random.integers(4) == 0:
             place = len(data) - 1 - place
-        _fault(random, data, place, seeds)
+        fault(random, data, place, seeds)
     if data[1:4] == b"PNG" and random.integers(4):
         _mend_checksums(data)
     return bytes(data)
-
-
-def _fault(random: np.random.Generator, data: bytearray, place: int, seeds: list[bytes]) -> None:
-    match int(random.integers(8)):
-        case 0:
-            data[place] ^= 1 << int(random.integers(8))
-        case 1:
-            data[place] = int(random.integers(256))
-        case 2 | 3:
-            form = ("<H", ">H", "<I", ">I")[random.integers(4)]
-            number = _NUMBERS[random.integers(len(_NUMBERS))]
-            value = struct.pack(form, number & (0xFFFF if form[1] == "H" else 0xFFFFFFFF))
-            data[place : place + len(value)] = value
-        case 4:
-            del data[place : place + int(random.integers(1, 40))]
-        case 5:
-            data[place:place] = data[place : place + int(random.integers(1, 40))]
-        case 6:
-            other = seeds[random.integers(len(seeds))]
-            start = int(random.integers(len(other)))
-            piece = other[start : start + int(random.integers(1, 200))]
-            data[place : place + len(piece)] = piece
-        case _:
-            if random.integers(4) == 0:
-                del data[max(place, 16) :]
 
 
 def _mend_checksums(data: bytearray) -> None:
@@ -210,23 +182,9 @@ def main(folder: Path, kind: str, number: int, first: int) -> None:
     seeds = list(SEEDS[kind]())
     for data in seeds:
         assert judge(data) == "ok", kind
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    limit_memory(MEMORY)
     random = np.random.default_rng(first)
-    found: dict[str, int] = {}
-    with (folder / "current").open("wb", buffering=0) as current:
-        for _ in range(number):
-            data = damaged(random, seeds)
-            current.seek(0)
-            current.write(data)
-            current.truncate()
-            try:
-                status = judge(data)
-            except Exception:
-                traceback.print_exc()
-                sys.exit(3)
-            found[status] = found.get(status, 0) + 1
-    print(found)
+    judge_copies(folder, range(number), lambda _: damaged(random, seeds), judge)
 
 
 if __name__ == "__main__":

@@ -117,3 +117,22 @@ def test_what_a_list_names_does_not_count_as_replaced():
     assert not found.was_replaced(5, "x")
     assert not found.was_replaced(listed.size, listed.etag)
     assert not listed.was_replaced(found.size, found.etag)
+
+
+def test_a_column_of_uris_that_cannot_be_read_is_one_line(tmp_path):
+    table = pa.table({"url": [f"{tmp_path}/{number}.jpg" for number in range(500)]})
+    data = bytearray(parquet_of(table, use_dictionary=False))
+    data[4:900] = bytes(896)
+    put(str(tmp_path / "list.parquet"), bytes(data))
+    with pytest.raises(UsageError, match=r"list\.parquet: the column url cannot be read: "):
+        expand_inputs([str(tmp_path / "list.parquet")])
+
+
+def test_uris_that_are_no_utf8_are_one_line(tmp_path):
+    names = pa.array([b"a.jpg", b"caf\xe9.jpg"], pa.binary())
+    urls = pa.StringArray.from_buffers(2, *names.buffers()[1:])
+    put(str(tmp_path / "list.parquet"), parquet_of(pa.table({"url": urls})))
+    put(str(tmp_path / "list.jsonl"), b'{"url": "a.jpg"}\n{"url": "\\ud800.jpg"}\n')
+    for name in ("list.parquet", "list.jsonl"):
+        with pytest.raises(UsageError, match=r"entry 2 \(.*\.jpg'\) is not valid Unicode"):
+            expand_inputs([str(tmp_path / name)])

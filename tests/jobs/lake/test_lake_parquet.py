@@ -232,3 +232,37 @@ def test_only_the_row_groups_that_are_wanted_are_read(s3, monkeypatch, kept):
     assert sum(read) < (1.1e6 if kept else 2.2e6)
     assert fetch(index.slice(290, 20)) == table["image"].to_pylist()[290:310]
     assert sum(read) < (2.2e6 if kept else 4.4e6)
+
+
+def no_utf8(names: list[bytes]) -> pa.Array:
+    """A column of strings as other writers leave it: Arrow checks nothing of bytes that are called strings."""
+    column = pa.array(names, pa.binary())
+    return pa.StringArray.from_buffers(len(column), *column.buffers()[1:])
+
+
+def test_ids_that_are_no_utf8(tmp_path):
+    for number, ids in enumerate((no_utf8([b"caf\xe9", b"b"]), no_utf8([b"caf\xe9", b"b"]).dictionary_encode())):
+        source = put(str(tmp_path / f"{number}.parquet"), parquet_of(pa.table({"id": ids, "image": images(2)})))
+        index = index_source(source)
+        assert index["image_id"].to_pylist() == [f"{source.uri}#caf\\xe9", f"{source.uri}#b"]
+        assert fetch(index) == images(2)
+
+
+def test_names_of_columns_that_are_no_utf8(tmp_path):
+    data = parquet_of(pa.table({"image": images(2), "abcd": [1, 2]})).replace(b"abcd", b"ab\xe9d")
+    (row,) = index_source(put(str(tmp_path / "a.parquet"), data)).to_pylist()
+    assert row["problem"].startswith("undecodable: no readable Parquet file: ")
+
+
+def test_pages_with_fewer_values_than_the_footer_says(tmp_path):
+    """Each number of the footer that is 40, made 10 or −11 in turn: every row has its bytes or a problem."""
+    data = parquet_of(pa.table({"image": images(40)}), use_dictionary=False)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for place in (place for place in range(footer, len(data) - 8) if data[place] == 2 * 40):
+        for value in (2 * 10, 2 * 11 - 1):
+            changed = data[:place] + bytes([value]) + data[place + 1 :]
+            index = index_source(put(str(tmp_path / f"{place}-{value}.parquet"), changed))
+            fetched = fetch(index)
+            assert len(fetched) == len(index)
+            for found, image in zip(fetched, images(40), strict=False):
+                assert found == image or found.status == "undecodable"

@@ -337,3 +337,29 @@ def test_vanished_and_replaced_shards(folder):
     assert row["problem"].startswith("missing: ")
     assert (row["image_id"], row["offset"], row["length"]) == (source.uri, 0, 0)
     assert fetch_rows([row], max_bytes=MAX_BYTES)[0].status == "missing"
+
+
+@pytest.mark.parametrize("size", [1 << 60, 10**30, 10**4000], ids=["2**60", "10**30", "10**4000"])
+def test_a_size_that_no_file_has(tmp_path, size):
+    """The index holds sizes as 64-bit numbers; the member is lost, those beside it are not."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            if name == "b.jpg":
+                info.pax_headers = {"size": str(size)}
+            tar.addfile(info, io.BytesIO(b"abc"))
+    found = rows_of(tmp_path, stream.getvalue())
+    assert ("#a.jpg", b"abc") in found or ("#a.jpg", "truncated") in found
+    assert ("#c.jpg", b"abc") in found
+
+
+def test_what_is_said_of_a_hard_link_is_one_short_line(tmp_path):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(link("b.jpg", "new\nline " * 500, tarfile.LNKTYPE))
+    (row,) = index_source(put(str(tmp_path / "s.tar"), stream.getvalue())).to_pylist()
+    assert row["problem"].startswith("unsupported: a hard link to new line new line")
+    assert len(row["problem"]) < 300
+    assert row["problem"].isprintable()

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.commands import run_commands
 from support.tables import instance, row, write_labels
@@ -192,3 +194,14 @@ def test_rows_that_failed_and_rows_without_instances_are_no_damage(tmp_path):
         {**row("d.png", (HEIGHT, WIDTH), []), "instances": None},
     ]
     assert [len(found.instances) for found in read_labels(write_labels(tmp_path / "out", [rows]))] == [0, 0, 2, 0]
+
+
+def test_every_file_of_a_table_is_looked_at(tmp_path):
+    labels = table(tmp_path / "out")
+    second = tmp_path / "out" / "labels" / "part-000001.parquet"
+    second.write_bytes(b"PAR1" + bytes(100) + b"PAR1")
+    with pytest.raises(UsageError, match=r"part-000001\.parquet' is not a Parquet file: "):
+        list(read_labels(labels))
+    pq.write_table(pa.table({"image_id": ["a"]}), second)
+    with pytest.raises(UsageError, match=r"part-000001\.parquet' is not a label table of schema version"):
+        list(read_labels(labels))
