@@ -17,7 +17,7 @@ from jobs.runtime.errors import EXIT_OK, EXIT_OUTPUT_CLOSED, EXIT_USAGE, UsageEr
 COMMANDS = {
     "label": ("LabelConfig", "label a lake of images: instance masks as Parquet"),
     "export": ("ExportConfig", "write labels for another tool: COCO, YOLO, Label Studio, PNG, GeoJSON, WebDataset"),
-    "report": ("ReportConfig", "a page that shows how good the labels are: pictures, review queue, numbers"),
+    "report": ("ReportConfig", "a page that shows how good the labels are: images, review queue, numbers"),
     "train": ("TrainConfig", "train or fine-tune a model on COCO annotations or on labels"),
     "evaluate": ("EvaluateConfig", "average precision of a label table against COCO ground truth"),
     "export-model": ("ExportModelConfig", "write the model for other runtimes: ONNX and torch.export, checked"),

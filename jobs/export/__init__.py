@@ -2,7 +2,7 @@
 
     yolact export s3://lake/labels --output s3://lake/coco --format coco --min-score 0.5
 
-Failed pictures are left out. Pictures without an instance stay in, as pictures with nothing on them.
+Images that the label job could not read are left out. Images without an instance stay in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from jobs.runtime.logs import configure_logging, run_id
 
 
 def run(config: ExportConfig) -> int:
-    """Write the export; returns the exit code (3 if pictures to be copied could not be had)."""
+    """Write the export and print its summary; returns the exit code (3 if an image could not be copied)."""
     check_options(config)
     from jobs.export.command import export_labels
 

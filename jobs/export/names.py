@@ -1,4 +1,4 @@
-"""File names for pictures, from the ids of their rows: short, safe on any disk, and never two the same."""
+"""File names for images, made from the ids of their rows: short, safe on any disk, and each used once."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]')
 _LONGEST = 150
-#: more kinds of extension than this are counted no further; the names carry them anyhow from two on
+#: extensions that are kept; more need not be counted, since names carry their extension from two kinds on
 _MANY = 8
 
 
 def extension(image_id: str) -> str:
-    """The extension of a file with its dot, as written; "" where there is none."""
+    """The extension of a file with its dot, in the case of the id; "" where there is none."""
     return os.path.splitext(re.split(r"[/#]", image_id)[-1])[1]
 
 
 @dataclass(frozen=True)
 class NameFacts:
-    """What names depend on, gathered over all ids of a table; facts of pieces are joined in any order."""
+    """What file names depend on, gathered over all ids of a table. Facts of pieces can be joined in any order."""
 
     lowest: str = ""
     highest: str = ""
@@ -42,20 +42,20 @@ class NameFacts:
 
     @property
     def root(self) -> str:
-        """What all ids begin with, up to a folder or an archive."""
-        # by character is right here: it is cut back to a separator below, and archives end in # and not in /
+        """The common start of all ids, up to a folder or an archive."""
+        # common characters, not common paths: an archive ends in # and not in /. The cut to a separator follows
         common = os.path.commonprefix([self.lowest, self.highest])  # noqa: RUF071
         return common[: max(common.rfind("/"), common.rfind("#")) + 1]
 
     def relative(self, image_id: str) -> str:
-        """The id below `root`; `root` + this is the id again."""
+        """The rest of the id after `root`."""
         return image_id[len(self.root) :]
 
     def stem(self, image_id: str) -> str:
-        """A relative path for files about this picture, without an extension.
+        """A relative path for files about this image, without an extension.
 
-        Where pictures of several kinds are mixed, the kind becomes part of the name ("a_png"), so that a.png and a.jpg
-        stay apart. A name that had to be changed to be safe carries a hash of the id.
+        Where a table has images with several extensions, the extension becomes part of the name ("a_png"), so that
+        a.png and a.jpg get two names. A name that had to be changed to be safe carries a hash of the id.
         """
         path = self.relative(image_id)
         kind = extension(image_id)
@@ -70,7 +70,7 @@ class NameFacts:
 
 
 def id_hash(image_id: str) -> str:
-    """What keeps a changed name apart from all others: 16 hexadecimal digits."""
+    """16 hexadecimal digits that make a changed name unique."""
     return hashlib.sha256(image_id.encode()).hexdigest()[:16]
 
 

@@ -1,6 +1,7 @@
-"""The first, cheap pass of an export: what must be known of the whole table before its pieces can be written apart.
+"""The first pass of an export: it reads what every worker must know of the whole table before it writes a piece.
 
-Ids count through all pieces, names must not clash, and the classes must be listed; none of it needs the masks.
+Ids count through all pieces, names must not clash, and the classes must be listed. None of this needs the masks, so the
+pass reads small columns only.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from jobs.table.schema import STATUS_OK
 
 @dataclass(frozen=True)
 class PieceFacts:
-    """What one piece of the table holds: pictures with labels, failed ones, instances taken, classes seen.
+    """What one piece of the table holds: images with labels, failed images, instances taken, classes by label.
 
     `empty` counts instances that are left out only because their mask has no pixel.
     """
 
-    pictures: int
+    images: int
     failed: int
     instances: int
     empty: int
@@ -35,9 +36,9 @@ class PieceFacts:
 
 @dataclass(frozen=True)
 class TableFacts:
-    """The same for the whole table, and where the numbering of each piece starts (pictures, instances before it)."""
+    """`PieceFacts` of the whole table. `starts` is, by piece, how many images and instances stand before it."""
 
-    pictures: int
+    images: int
     failed: int
     instances: int
     empty: int
@@ -48,13 +49,13 @@ class TableFacts:
 
 def survey_piece(piece: Piece, selection: Selection) -> PieceFacts:
     """Read the small columns of one piece."""
-    pictures = failed = instances = empty = 0
+    images = failed = instances = empty = 0
     names = NameFacts()
     classes: dict[int, str] = {}
     for batch in piece.batches(["image_id", "status", "instances.label", *DECIDING_COLUMNS], batch_rows=8192):
         ok = pc.equal(batch["status"], STATUS_OK)
         good = batch.filter(ok)
-        pictures += good.num_rows
+        images += good.num_rows
         failed += batch.num_rows - good.num_rows
         instances += selection.count(good)
         empty += selection.count_empty(good)
@@ -62,18 +63,18 @@ def survey_piece(piece: Piece, selection: Selection) -> PieceFacts:
         _, found = flatten_instances(good)
         labels, categories = found.field("label").to_pylist(), found.field("category").to_pylist()
         _add_classes(classes, dict(zip(labels, categories, strict=True)))
-    return PieceFacts(pictures, failed, instances, empty, names, classes)
+    return PieceFacts(images, failed, instances, empty, names, classes)
 
 
 def join_facts(table: LabelTable, pieces: Sequence[PieceFacts], selection: Selection) -> TableFacts:
-    """Join the pieces' facts, in table order. Raises `UsageError` for a class that is asked for and not there."""
+    """Join the pieces' facts, in table order. Raises `UsageError` where the table lacks a class of the selection."""
     starts = []
-    pictures = instances = 0
+    images = instances = 0
     names = NameFacts()
     classes: dict[int, str] = dict(enumerate((table.run or RunRecord()).class_names))
     for piece in pieces:
-        starts.append((pictures, instances))
-        pictures += piece.pictures
+        starts.append((images, instances))
+        images += piece.images
         instances += piece.instances
         names = names.join(piece.names)
         _add_classes(classes, piece.classes)
@@ -83,7 +84,7 @@ def join_facts(table: LabelTable, pieces: Sequence[PieceFacts], selection: Selec
         raise UsageError(f"no class {sorted(unknown)[0]!r} in this table; there are: {known}")
     failed = sum(piece.failed for piece in pieces)
     empty = sum(piece.empty for piece in pieces)
-    return TableFacts(pictures, failed, instances, empty, names, dict(sorted(classes.items())), tuple(starts))
+    return TableFacts(images, failed, instances, empty, names, dict(sorted(classes.items())), tuple(starts))
 
 
 def _add_classes(classes: dict[int, str], found: dict[int, str]) -> None:
@@ -95,13 +96,13 @@ def _add_classes(classes: dict[int, str], found: dict[int, str]) -> None:
             )
 
 
-#: the parts of a table that decide what is taken; masks are by far the larger rest
+#: the columns that decide which instances are taken; the masks, by far the largest column, are not among them
 DECIDING_COLUMNS = ("instances.category", "instances.score", "instances.area")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Bounds are inclusive; `categories` is empty for all; areas are in pixels of the mask."""
+    """Which instances are taken. Bounds are inclusive, areas are pixels of the mask; empty `categories` take all."""
 
     min_score: float = 0.0
     categories: frozenset[str] = frozenset()
@@ -117,7 +118,7 @@ class Selection:
         )
 
     def rows(self, batch: pa.RecordBatch) -> Iterator[LabelRow]:
-        """The pictures of a batch that have labels, each with the instances that are taken, possibly none."""
+        """Rows of the images with status "ok", each with the instances that are taken, possibly none."""
         for row in rows_of_batch(batch):
             if row.ok:
                 taken = tuple(i for i in row.instances if self.takes(i.category, i.score, i.area))

@@ -1,7 +1,7 @@
-"""Writing one piece of a table in a format: what a worker does.
+"""The work of an export's workers: each writes one piece of the table in the chosen format.
 
-Files of a picture and tar shards are put where they belong. Parts of a JSON document are handed back in chunks, for one
-process to put together in order.
+A worker puts files of images and tar shards into the output itself. Parts of a JSON document it returns in chunks, and
+the driver joins them in order.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from shutil import copyfileobj
 from typing import IO
 
 from jobs import storage
-from jobs.export.formats.base import ArchiveFormat, DocumentFormat, Format, Picture, compact_json
+from jobs.export.formats.base import ArchiveFormat, DocumentFormat, ExportImage, Format, compact_json
 from jobs.export.names import extension
 from jobs.export.survey import Selection
-from jobs.table.pictures import PictureSource, upright
+from jobs.table.images import ImageSource, upright
 from jobs.table.read import LabelRow, Piece
 
 _ARCHIVE_BYTES = 256 << 20
 _WRITERS = 8
-#: pictures held at once, and rows held at once where none are copied
-_ROWS_WITH_PICTURES = 32
+#: rows in memory at once: where images are copied, and where they are not
+_ROWS_WITH_IMAGES = 32
 _ROWS = 256
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a worker reports of some pictures: counts, and what they add to each section of a document.
+    """What a worker reports of some images: counts, and their items for each section of a document.
 
-    `unreadable` are pictures that could not be fetched to be copied, as "id: reason"; they are left out.
+    `unreadable` names, as "id: reason", the images that could not be copied. The export leaves them out.
     """
 
-    pictures: int
+    images: int
     instances: int
     unreadable: tuple[str, ...] = ()
     sections: dict[str, bytes] = field(default_factory=dict)
@@ -46,50 +46,50 @@ class Chunk:
 
 @dataclass(frozen=True)
 class PieceWriter:
-    """Everything that workers need to know, for whichever piece of the table they get."""
+    """Everything that a worker needs to write any piece of the table."""
 
     format: Format
     selection: Selection
-    source: PictureSource
+    source: ImageSource
     output: str
 
     def write(self, number: int, piece: Piece) -> Iterator[Chunk]:
-        """Write piece `number` of the table; doing it twice writes the same files twice. Memory: one batch of rows."""
+        """Write piece `number` of the table. A second call writes the same files again. Memory: one batch of rows."""
         if isinstance(self.format, ArchiveFormat):
             yield from self._write_archives(self.format, number, piece)
             return
         with ThreadPoolExecutor(_WRITERS) as pool:
-            for pictures, unreadable in self._batches(number, piece):
-                files = (file for picture in pictures for file in self._files(picture))
+            for images, unreadable in self._batches(number, piece):
+                files = (file for image in images for file in self._files(image))
                 list(pool.map(lambda file: storage.put_atomic(f"{self.output}/{file[0]}", file[1]), files))
-                sections = document_sections(self.format, pictures) if isinstance(self.format, DocumentFormat) else {}
-                yield _chunk(pictures, unreadable, sections)
+                sections = document_sections(self.format, images) if isinstance(self.format, DocumentFormat) else {}
+                yield _chunk(images, unreadable, sections)
 
-    def _files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
-        if picture.data is not None:
-            yield self.format.picture_path(picture), picture.data
-        yield from self.format.files(picture)
+    def _files(self, image: ExportImage) -> Iterator[tuple[str, bytes]]:
+        if image.data is not None:
+            yield self.format.image_path(image), image.data
+        yield from self.format.files(image)
 
-    def _batches(self, number: int, piece: Piece) -> Iterator[tuple[list[Picture], tuple[str, ...]]]:
-        """Numbered pictures, a batch at a time, and those that could not be fetched."""
-        pictures_before, instances_before = self.format.facts.starts[number]
-        may_copy = self.format.options.copy_pictures is not False
-        for batch in piece.batches(batch_rows=_ROWS_WITH_PICTURES if may_copy else _ROWS):
-            pictures: list[Picture] = []
+    def _batches(self, number: int, piece: Piece) -> Iterator[tuple[list[ExportImage], tuple[str, ...]]]:
+        """Batches of numbered images, each with the ids and reasons of the images that could not be fetched."""
+        images_before, instances_before = self.format.facts.starts[number]
+        may_copy = self.format.options.copy_images is not False
+        for batch in piece.batches(batch_rows=_ROWS_WITH_IMAGES if may_copy else _ROWS):
+            images: list[ExportImage] = []
             unreadable: list[str] = []
             rows = list(self.selection.rows(batch))
             copied = [row for row in rows if self.format.copies(row)]
             found = dict(zip((row.image_id for row in copied), self._fetch(piece, copied), strict=True))
             for row in rows:
                 data = found.get(row.image_id)
-                pictures_before += 1
+                images_before += 1
                 if isinstance(data, str):
                     unreadable.append(data)
                 else:
                     kind = extension(row.image_id)
-                    pictures.append(Picture(row, pictures_before, instances_before + 1, data, kind))
+                    images.append(ExportImage(row, images_before, instances_before + 1, data, kind))
                 instances_before += len(row.instances)
-            yield pictures, tuple(unreadable)
+            yield images, tuple(unreadable)
 
     def _fetch(self, piece: Piece, rows: list[LabelRow]) -> list[bytes | str]:
         if not rows:
@@ -109,11 +109,11 @@ class PieceWriter:
                 path = Path(folder) / "shard.tar"
                 exhausted = True
                 with tarfile.open(path, "w") as archive:
-                    for pictures, unreadable in batches:
-                        for picture in pictures:
-                            for name, data in format.members(picture):
+                    for images, unreadable in batches:
+                        for image in images:
+                            for name, data in format.members(image):
                                 _add_member(archive, name, data)
-                        yield _chunk(pictures, unreadable, {})
+                        yield _chunk(images, unreadable, {})
                         if archive.offset >= _ARCHIVE_BYTES:
                             exhausted = False
                             break
@@ -121,17 +121,17 @@ class PieceWriter:
                 shard += 1
 
 
-def document_sections(format: DocumentFormat, pictures: list[Picture]) -> dict[str, bytes]:
-    """The pictures' items by section, as JSON separated by commas."""
+def document_sections(format: DocumentFormat, images: list[ExportImage]) -> dict[str, bytes]:
+    """The images' items by section, as JSON separated by commas."""
     sections: dict[str, list[bytes]] = {}
-    for picture in pictures:
-        for section, items in format.items(picture).items():
+    for image in images:
+        for section, items in format.items(image).items():
             sections.setdefault(section, []).extend(compact_json(item) for item in items)
     return {section: b",\n".join(items) for section, items in sections.items() if items}
 
 
-def _chunk(pictures: list[Picture], unreadable: tuple[str, ...], sections: dict[str, bytes]) -> Chunk:
-    return Chunk(len(pictures), sum(len(picture.row.instances) for picture in pictures), unreadable, sections)
+def _chunk(images: list[ExportImage], unreadable: tuple[str, ...], sections: dict[str, bytes]) -> Chunk:
+    return Chunk(len(images), sum(len(image.row.instances) for image in images), unreadable, sections)
 
 
 def _add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -141,9 +141,9 @@ def _add_member(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def write_document(format: DocumentFormat, chunks: Iterable[Chunk], uri: str) -> Iterator[Chunk]:
-    """Pass the chunks on while their sections go to disk; then put the whole document to `uri` at once.
+    """Yield the chunks and keep their sections on disk; at the end put the whole document to `uri` at once.
 
-    Disk: twice the document, in the system's temporary folder.
+    Needs disk space for two copies of the document, in the system's temporary folder.
     """
     with tempfile.TemporaryDirectory(prefix="yolact-export-") as name:
         folder = Path(name)

@@ -1,9 +1,9 @@
-"""Make a page that shows how good the labels are: pictures with masks, what to review first, numbers, failures.
+"""Write a page that shows how good the labels are: images with masks, a review queue, numbers, failures.
 
     yolact report s3://lake/labels --output report.html
 
-One HTML file without any link to the outside. At any size of table it shows a stratified sample and the worst pictures;
-its numbers are of the whole table.
+The page is one HTML file without links to other files. Of a large table it shows a stratified sample of the images and
+the most worrying ones; its numbers are of the whole table.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jobs.runtime.logs import configure_logging, run_id
 
 
 def run(config: ReportConfig) -> int:
-    """Write the page; returns the exit code."""
+    """Write the page and print where it is; returns the exit code."""
     check_options(config)
     from jobs.report.command import write_report
 

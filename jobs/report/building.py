@@ -1,4 +1,4 @@
-"""From a label table to everything the page shows, in passes over its pieces: numbers, review queue, pictures."""
+"""Reads from a label table all that the page shows, in passes over its pieces: numbers, review queue, images."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.report.cards import CardMaker, Pick
+from jobs.report.options import ReportConfig
 from jobs.report.review import Reviewer, Suspect, worst
 from jobs.report.sampling import Candidate, Sampler
 from jobs.report.statistics import NUMBER_COLUMNS, Numbers, numbers_of_batch
 from jobs.report.truth import GroundTruth, Scores
-from jobs.table.pictures import PictureSource
+from jobs.table.images import ImageSource
 from jobs.table.pieces import PieceRunner, piece_runner
 from jobs.table.read import LabelRow, LabelTable, Piece
 from jobs.table.record import RunRecord
 
 _BATCH_ROWS = 4096
-#: thumbnails of all pictures together, before base64 makes a third more of them
+#: bytes of all thumbnails together; base64 then adds a third
 _PAGE_BYTES = 20_000_000
+#: images on a page, up to which thumbnails have this longest side in pixels
 _SIDES = {120: 960, 300: 720}
 _LEAST_SIDE = 560
-#: a page with a picture missing is better than no page
+#: seconds to wait for an image: a page without it is better than no page
 _PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class ReportContent:
-    """Everything that the page shows. `strata` is, by stratum, how many pictures there are and how many are shown."""
+    """Everything that the page shows. `strata` has, by stratum, how many images it holds and how many are shown."""
 
     numbers: Numbers
     cards: list[dict[str, Any]]
@@ -40,7 +42,7 @@ class ReportContent:
 
 @dataclass
 class _Survey:
-    """First pass: numbers, sample and names of a piece, or of all."""
+    """The result of the first pass, for one piece or for all: the numbers, and the candidates for the sample."""
 
     numbers: Numbers
     sampler: Sampler
@@ -95,7 +97,7 @@ class _CardPiece:
 
 @dataclass(frozen=True)
 class _KnownRows:
-    """Rows whose pictures the ground truth has; of a large table these are few."""
+    """The rows whose images are in the ground truth. In a large table these are few."""
 
     truth: GroundTruth
 
@@ -103,26 +105,21 @@ class _KnownRows:
         return (row for row in piece.images() if self.truth.find(row) is not None)
 
 
-def build_report(
-    table: LabelTable,
-    *,
-    samples: int,
-    review: int,
-    seed: int,
-    truth: GroundTruth | None,
-    rows_per_task: int,
-    address: str,
-) -> ReportContent:
-    """Read the table's small columns twice, and the rows and pictures that the page shows."""
-    pieces = table.pieces(rows_per_task)
-    with piece_runner(pieces, address) as runner:
-        survey = _survey(runner, _SurveyPiece(samples, seed))
-        suspects = _review(runner, survey.numbers, table, review)
+def build_report(table: LabelTable, config: ReportConfig, truth: GroundTruth | None) -> ReportContent:
+    """Read the table's small columns twice, then the rows and images that the page shows.
+
+    `config` gives the sizes of sample and queue, the seed, and how to run; its addresses of files are not read. `truth`
+    is the ground truth to compare the labels with, or None.
+    """
+    pieces = table.pieces(config.rows_per_task)
+    with piece_runner(pieces, config.address) as runner:
+        survey = _survey(runner, _SurveyPiece(config.samples, config.seed))
+        suspects = _review(runner, survey.numbers, table, config.review)
         chosen = survey.sampler.chosen()
         picks = make_picks(chosen, suspects)
         shown = sum(map(len, picks.values()))
         maker = CardMaker(
-            PictureSource.of(table, patience_seconds=_PATIENCE_SECONDS),
+            ImageSource.of(table, patience_seconds=_PATIENCE_SECONDS),
             side=next((side for most, side in _SIDES.items() if shown <= most), _LEAST_SIDE),
             most_bytes=_PAGE_BYTES // max(shown, 1),
             truth=truth,
@@ -132,7 +129,7 @@ def build_report(
         if truth is not None:
             scores = truth.score(runner.over(_KnownRows(truth)))
     strata = {name: (survey.sampler.strata[name].size, len(picked)) for name, picked in chosen.items()}
-    return ReportContent(survey.numbers, cards, strata, seed, maker.side, scores)
+    return ReportContent(survey.numbers, cards, strata, config.seed, maker.side, scores)
 
 
 def _survey(runner: PieceRunner, work: _SurveyPiece) -> _Survey:
@@ -151,9 +148,9 @@ def _review(runner: PieceRunner, numbers: Numbers, table: LabelTable, most: int)
 
 
 def make_picks(chosen: Mapping[str, Sequence[Candidate]], suspects: Iterable[Suspect]) -> dict[int, list[Pick]]:
-    """Which rows of which piece to show; a picture may stand in the sample and in the review queue."""
+    """By piece, the rows to show. An image may be in the sample and in the review queue."""
     picks: dict[tuple[int, int], dict[str, Any]] = defaultdict(dict)
-    # by rank, so that the strata are mixed
+    # sorted by rank, which mixes the strata
     for place, candidate in enumerate(sorted(c for candidates in chosen.values() for c in candidates)):
         picks[candidate.piece, candidate.row]["sampled"] = place
     for place, suspect in enumerate(suspects):

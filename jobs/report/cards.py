@@ -1,4 +1,4 @@
-"""What the page holds of one picture: a thumbnail, outlines, and what is to be said of each instance."""
+"""The cards of the page: for one image a thumbnail, and for each of its instances an outline, class and score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from jobs.report.truth import GroundTruth, ImageTruth, Match, match_instances
 from jobs.storage import TransientStorageError
-from jobs.table.pictures import PictureSource
+from jobs.table.images import ImageSource
 from jobs.table.polygons import float32_json, mask_polygons, polygon_rings
 from jobs.table.read import Instance, LabelRow, Piece
 from yolact.images.decode import ImageError, decode_image
@@ -21,11 +21,11 @@ from yolact.images.decode import ImageError, decode_image
 _MOST_PIXELS = 512 << 20
 _MOST_BYTES = 256 << 20
 #: requests for images that may time out before the lake counts as unreachable
-_UNREACHABLE_PICTURES = 3
+_UNREACHABLE_IMAGES = 3
 
 
-def read_pixels(source: PictureSource, part: str, image_id: str, uri: str) -> np.ndarray | str:
-    """A picture of the lake as (height, width, 3) uint8 RGB, upright; or why it cannot be had."""
+def read_pixels(source: ImageSource, part: str, image_id: str, uri: str) -> np.ndarray | str:
+    """An image of the lake as (height, width, 3) uint8 RGB, upright; or a text that says why it cannot be read."""
     [data] = source.fetch(part, [(image_id, uri)])
     if not isinstance(data, bytes):
         return data.reason
@@ -37,7 +37,10 @@ def read_pixels(source: PictureSource, part: str, image_id: str, uri: str) -> np
 
 @dataclass(frozen=True)
 class Pick:
-    """A picture chosen for the page. `sampled` is its place in the sample, `reviewed` in the review queue, or None."""
+    """An image chosen for the page. `sampled` is its place in the sample, `reviewed` its place in the review queue.
+
+    Either is None where the image is not in it.
+    """
 
     row: int
     sampled: int | None = None
@@ -48,9 +51,12 @@ class Pick:
 
 @dataclass(frozen=True)
 class CardMaker:
-    """Makes the cards of one table's picks; travels to the workers. `side` and `most_bytes` limit a thumbnail."""
+    """Makes the cards of one table's picks; it is sent to the workers.
 
-    source: PictureSource
+    A thumbnail is at most `side` pixels long and `most_bytes` bytes large.
+    """
+
+    source: ImageSource
     side: int
     most_bytes: int
     truth: GroundTruth | None = None
@@ -67,10 +73,14 @@ class CardMaker:
                 return
 
     def card(self, row: LabelRow, pick: Pick, part: str, unreachable: list[str]) -> dict[str, Any]:
-        """`unreachable` collects why the lake did not answer; it is asked no more once that happened a few times."""
+        """The card of one row.
+
+        `unreachable` collects the errors of requests that the lake did not answer. After a few of them no more images
+        are requested.
+        """
         truth = None if self.truth is None else self.truth.of(row)
         match = None if truth is None else match_instances(row.instances, truth)
-        picture, problem = self._picture(row, part, unreachable)
+        image, problem = self._image(row, part, unreachable)
         return {
             "id": row.image_id,
             "uri": row.uri,
@@ -79,7 +89,7 @@ class CardMaker:
             "error": row.error or problem,
             "height": row.height,
             "width": row.width,
-            "picture": picture,
+            "image": image,
             "sampled": pick.sampled,
             "reviewed": pick.reviewed,
             "worry": round(pick.worry, 2),
@@ -88,19 +98,19 @@ class CardMaker:
             "missed": None if match is None or truth is None else self._missed(match, truth),
         }
 
-    def _picture(self, row: LabelRow, part: str, unreachable: list[str]) -> tuple[str | None, str | None]:
-        """The thumbnail, or why there is none."""
+    def _image(self, row: LabelRow, part: str, unreachable: list[str]) -> tuple[str | None, str | None]:
+        """The thumbnail, or the reason why there is none."""
         if not row.ok:
             return None, None
-        if len(unreachable) >= _UNREACHABLE_PICTURES:
-            return None, f"the picture cannot be shown: {unreachable[-1]}"
+        if len(unreachable) >= _UNREACHABLE_IMAGES:
+            return None, f"the image cannot be shown: {unreachable[-1]}"
         try:
             pixels = read_pixels(self.source, part, row.image_id, row.uri)
         except TransientStorageError as error:
             unreachable.append(str(error))
             pixels = str(error)
         if isinstance(pixels, str):
-            return None, f"the picture cannot be shown: {pixels}"
+            return None, f"the image cannot be shown: {pixels}"
         return thumbnail(pixels, self.side, self.most_bytes), None
 
     def _instance(self, instance: Instance, match: Match | None) -> dict[str, Any]:
@@ -121,7 +131,7 @@ class CardMaker:
         ]
 
     def outline(self, rle: dict[str, Any]) -> str:
-        """An SVG path in the picture's pixels, off by no more than a pixel of the thumbnail; to be filled evenodd."""
+        """An SVG path in the image's pixels, exact to one pixel of the thumbnail. Fill it by the even-odd rule."""
         tolerance = max(1.0, max(rle["size"]) / self.side)
         rings = (ring for part in mask_polygons(rle, tolerance) for ring in polygon_rings(part))
         return "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in ring) + "Z" for ring in rings)
@@ -133,9 +143,9 @@ _LEAST_SIDE = 64
 
 
 def thumbnail(pixels: np.ndarray, longest_side: int, most_bytes: int) -> str:
-    """A data URI of the picture (height, width, 3) uint8 RGB, no larger than it is and within both limits.
+    """A data URI of the pixels (height, width, 3) uint8 RGB, scaled down to both limits and never scaled up.
 
-    A picture that is hard to compress is made smaller until it fits.
+    An image that does not compress to `most_bytes` is made smaller until it fits, but not below 64 pixels.
     """
     image = Image.fromarray(pixels)
     side = min(longest_side, max(image.size))

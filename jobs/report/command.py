@@ -10,9 +10,8 @@ from jobs.report.building import ReportContent, build_report
 from jobs.report.cards import read_pixels
 from jobs.report.page import render
 from jobs.report.truth import read_truth
-from jobs.runtime.errors import UsageError
 from jobs.runtime.model_source import resolve_model
-from jobs.table.pictures import PictureSource
+from jobs.table.images import ImageSource
 from jobs.table.read import LabelTable, open_labels
 from jobs.table.record import RunRecord
 
@@ -22,19 +21,11 @@ if TYPE_CHECKING:
 
 
 def write_report(config: ReportConfig) -> str:
-    """Write the page and say in a line what it holds."""
+    """Write the page; returns one line that says what the page shows."""
     table = open_labels(config.labels)
     truth = None if config.ground_truth is None else read_truth(config.ground_truth)
     model = _model(config)
-    content = build_report(
-        table,
-        samples=config.samples,
-        review=config.review,
-        seed=config.seed,
-        truth=truth,
-        rows_per_task=config.rows_per_task,
-        address=config.address,
-    )
+    content = build_report(table, config, truth)
     views: Sequence[PrototypeView] = ()
     note = ""
     if model is not None:
@@ -45,30 +36,28 @@ def write_report(config: ReportConfig) -> str:
     page = render(table, config.labels, content, views, note).encode()
     storage.put_atomic(config.output, page)
     shown = len(content.cards)
-    return f"wrote {config.output}: {shown:,} of {content.numbers.pictures:,} pictures, {len(page) / 1e6:.1f} MB"
+    return f"wrote {config.output}: {shown:,} of {content.numbers.images:,} images, {len(page) / 1e6:.1f} MB"
 
 
 def _model(config: ReportConfig) -> Any:
     if config.prototypes == 0:
         return None
-    if config.config is None and config.weights is None:
-        raise UsageError(f"--prototypes {config.prototypes}: say whose with --config or --weights")
     return resolve_model(config.config, config.weights)
 
 
 def _prototype_views(count: int, table: LabelTable, content: ReportContent, model: Any) -> list[PrototypeView]:
-    """Of the pictures shown with the most certain instances, those in which the model finds something."""
+    """Views of the `count` images on the page with the surest instances in which the model finds something."""
     from jobs.report.prototypes import prototype_view  # imports torch, which a page without prototypes does not need
 
     best = sorted(
-        (card for card in content.cards if card["picture"] and card["instances"]),
+        (card for card in content.cards if card["image"] and card["instances"]),
         key=lambda card: (-card["instances"][0]["score"], card["id"]),
     )
     views: list[PrototypeView] = []
     for card in best:
         if len(views) == count:
             break
-        pixels = read_pixels(PictureSource.of(table), card["part"], card["id"], card["uri"])
+        pixels = read_pixels(ImageSource.of(table), card["part"], card["id"], card["uri"])
         view = None if isinstance(pixels, str) else prototype_view(model, card["id"], pixels)
         if view is not None:
             views.append(view)

@@ -1,4 +1,4 @@
-"""Options of `yolact report`, and the checks of them that need nothing heavy."""
+"""Options of `yolact report`, and their checks. This file imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tyro
 from jobs.runtime.errors import UsageError
 from jobs.runtime.options import Address, LogFormatOption, RowsPerTask, check_at_least
 
-#: images of one page
-_MOST_PICTURES = 5000
+#: the most images on one page
+_MOST_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,15 @@ class ReportConfig:
     output: str
     """The HTML file to write; any fsspec URI. An old one is replaced."""
     samples: int = 200
-    """Pictures in the sample; 500 make a page of some 25 MB."""
+    """Images in the sample; 500 make a page of about 25 MB."""
     review: int = 40
-    """Pictures in the review queue, the most worrying of the whole table."""
+    """Images in the review queue: the most worrying of the whole table."""
     seed: int = 0
     """Another seed draws another sample."""
     ground_truth: str | None = None
     """COCO JSON with true instances, matched by file name: adds AP, false positives and misses."""
     prototypes: int = 0
-    """Pictures whose prototypes to show; needs --config or --weights, and runs that model on them here."""
+    """Images to show with their prototypes; needs --config or --weights, and runs that model on this machine."""
     config: str | None = None
     """Model for --prototypes, as in yolact label."""
     weights: str | None = None
@@ -45,7 +45,9 @@ def check_options(config: ReportConfig) -> None:
     """Raise `UsageError` for values that no report can have."""
     check_at_least(config, 0, "samples", "review", "prototypes")
     check_at_least(config, 1, "rows_per_task")
-    if config.samples + config.review > _MOST_PICTURES:
+    if config.samples + config.review > _MOST_IMAGES:
         raise UsageError(
-            f"--samples {config.samples} --review {config.review}: a page holds {_MOST_PICTURES:,} images at most"
+            f"--samples {config.samples} --review {config.review}: a page holds {_MOST_IMAGES:,} images at most"
         )
+    if config.prototypes and config.config is None and config.weights is None:
+        raise UsageError(f"--prototypes {config.prototypes}: name the model with --config or --weights")

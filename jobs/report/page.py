@@ -1,7 +1,7 @@
-"""The page: one HTML file with its pictures, data, style and script inside, which reaches for nothing outside.
+"""The page: one HTML file that holds its images, data, style and script, and loads nothing from outside.
 
-Everything that comes from the lake is text to it: the template escapes, the data stands in a JSON block that cannot be
-closed from within, the script only ever makes text nodes, and the content policy names the one script that may run.
+Text from the lake cannot run as code: the template escapes it, the JSON block cannot be closed by its content, the
+script writes text only as text nodes, and the content policy allows only the page's own script, by its hash.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _SCRIPTS = ("report_draw.js", "report_gallery.js", "report_page.js")
 
 SAMPLING_METHOD = (
-    "A picture's stratum is the class of its best instance, or “nothing found”, or its failure's status. Strata get "
-    "shares of the sample by the square root of their size and at least one picture each, so that rare classes are "
-    "seen; within a stratum the choice is random by a hash of seed and id. Shares of the sample are therefore not "
-    "shares of the table: the numbers below are."
+    "The stratum of an image is the class of its best instance, or “nothing found”, or its status if it failed. A "
+    "stratum gets a share of the sample by the square root of its size, and at least one image, so that rare classes "
+    "are seen. Within a stratum a hash of seed and id chooses at random. So the sample does not show how frequent a "
+    "class is; the numbers below do."
 )
 REVIEW_METHOD = (
-    "Every picture of the table is judged by five things, each 0 to 1, and the most worrying are shown: doubt (how far "
-    "its least certain instance is below score 0.5), overlaps (pairs of boxes with IoU above 0.6), odd size (an "
-    "instance's share of the picture against the median of its class), border (instances cut by the edge) and full "
+    "Every image of the table gets five values from 0 to 1, and those with the largest weighted sum, their worry, are "
+    "shown: doubt (how far its lowest score is below 0.5), overlaps (pairs of boxes with IoU above 0.6), size (how far "
+    "an instance's share of the image is from the median of its class), border (instances cut by the edge) and full "
     "(as many instances as the run allows). Weights: " + ", ".join(f"{k} {v:g}" for k, v in WEIGHTS.items()) + "."
 )
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the template shows, ready as text and numbers."""
+    """All texts and numbers that the template shows."""
 
     title: str
     model: str
@@ -75,7 +75,7 @@ def render(
     prototypes: Sequence[PrototypeView] = (),
     prototype_note: str = "",
 ) -> str:
-    """The whole page. `labels` is what the user called the table."""
+    """The HTML of the whole page. `labels` is the table's address, as the user wrote it."""
     run = table.run or RunRecord()
     numbers = content.numbers
     page = Page(
@@ -87,7 +87,7 @@ def render(
         numbers=numbers,
         charts=charts(numbers),
         classes=_classes(content),
-        class_columns=["class", "instances", "pictures", "mean score", *(["mask AP"] if content.scores else [])],
+        class_columns=["class", "instances", "images", "mean score", *(["mask AP"] if content.scores else [])],
         failures=_failures(numbers),
         scores=_scores(content),
         coverage="; ".join(content.scores.coverage) + "." if content.scores else "",
@@ -116,7 +116,7 @@ def render(
 
 
 def inert_json(value: Any) -> str:
-    """JSON that no HTML parser can be led out of: without <, > and & it cannot close its element or open another."""
+    """JSON without <, > and &, so that it cannot close its HTML element or open another."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
@@ -135,42 +135,42 @@ def _warnings(table: LabelTable, content: ReportContent) -> list[str]:
     warnings = []
     if table.output is not None and not table.finished:
         warnings.append("The labelling run has not finished: this page shows the parts that it has published so far.")
-    unseen = [card for card in content.cards if card["status"] == "ok" and card["picture"] is None]
+    unseen = [card for card in content.cards if card["status"] == "ok" and card["image"] is None]
     if unseen:
         warnings.append(
-            f"{len(unseen)} of the pictures on this page could not be read from the lake, such as {unseen[0]['id']}: "
+            f"{len(unseen)} of the images on this page could not be read from the lake, such as {unseen[0]['id']}: "
             f"{unseen[0]['error']}."
         )
     return warnings
 
 
 def _figures(numbers: Numbers, run: RunRecord) -> list[dict[str, str]]:
-    failed = numbers.pictures - numbers.ok
-    share = failed / numbers.pictures if numbers.pictures else 0.0
-    empty = int(numbers.per_picture[0])
+    failed = numbers.images - numbers.ok
+    share = failed / numbers.images if numbers.images else 0.0
+    empty = int(numbers.per_image[0])
     figures = [
-        {"name": "Pictures", "value": f"{numbers.pictures:,}", "note": ""},
+        {"name": "Images", "value": f"{numbers.images:,}", "note": ""},
         {"name": "Instances", "value": f"{numbers.instances:,}", "note": ""},
-        {"name": "Per picture", "value": f"{numbers.instances / max(numbers.ok, 1):.1f}", "note": "instances"},
+        {"name": "Per image", "value": f"{numbers.instances / max(numbers.ok, 1):.1f}", "note": "instances"},
         {"name": "Nothing found", "value": f"{empty:,}", "note": f"{empty / max(numbers.ok, 1):.1%}"},
         {"name": "Failed", "value": f"{failed:,}", "note": f"{share:.2%}"},
     ]
     runs = [entry for entry in run.runs if entry.images]
     if runs:
         images, seconds = sum(entry.images for entry in runs), sum(entry.seconds for entry in runs)
-        figures.append({"name": "Throughput", "value": f"{images / max(seconds, 1e-9):,.1f}", "note": "pictures/s"})
+        figures.append({"name": "Throughput", "value": f"{images / max(seconds, 1e-9):,.1f}", "note": "images/s"})
     return figures
 
 
 def _sampling(content: ReportContent) -> str:
     sampled = sum(card["sampled"] is not None for card in content.cards)
     reviewed = sum(card["reviewed"] is not None for card in content.cards)
-    whole = content.numbers.pictures
+    whole = content.numbers.images
     if sampled == whole:
-        return f"All {whole:,} pictures of the table; {reviewed:,} of them are in the review queue."
+        return f"All {whole:,} images of the table; {reviewed:,} of them are in the review queue."
     return (
-        f"A stratified random sample of {sampled:,} of {whole:,} pictures (seed {content.seed}), and the {reviewed:,} "
-        "most worrying of all. How both were chosen stands at the end."
+        f"A stratified random sample of {sampled:,} of {whole:,} images (seed {content.seed}), and the {reviewed:,} "
+        "most worrying ones of the whole table. The end of the page says how both were chosen."
     )
 
 
@@ -189,7 +189,7 @@ def _classes(content: ReportContent) -> list[dict[str, Any]]:
                 "on_page": label in shown,
                 "instances": found.instances,
                 "share": f"{found.instances / most:.3f}",
-                "pictures": found.pictures,
+                "images": found.images,
                 "score": f"{found.mean_score:.3f}",
                 "ap": _percent(ap),
                 "ap_sort": f"{ap:.4f}",
@@ -221,7 +221,7 @@ def _percent(value: float) -> str:
 
 
 def _identity(run: RunRecord) -> list[tuple[str, str]]:
-    """What of run.json tells one run from another, nested things flattened; long lists of classes left out."""
+    """Names and values from run.json that tell one run from another. Nested values are flattened, classes left out."""
     values = run.to_dict()
     pairs: list[tuple[str, str]] = []
     for name in (

@@ -1,7 +1,7 @@
-"""How the model puts one instance together: prototypes times coefficients, added up, squashed, cropped (paper, 3.3, 5).
+"""How the model makes the mask of one instance: prototypes × coefficients, added, sigmoid, cropped (paper, 3.3 and 5).
 
-Without the crop one sees what the network tells apart by itself: prototypes that answer to one side of an object, to
-contours, to background, and subtract from each other.
+The masks without the crop show what the network separates by itself. Some prototypes respond to one side of an object,
+others to contours or to the background, and they are subtracted from each other.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from yolact.inference.postprocess import detect
 from yolact.network.model import Yolact
 
 _COLUMNS = 8
-_PICTURE_SIDE = 480
-_PICTURE_BYTES = 60_000
-#: dark blue to yellow by equal steps of lightness; readable without colour vision, and on light and dark pages
+_IMAGE_SIDE = 480
+_IMAGE_BYTES = 60_000
+#: dark blue to yellow in equal steps of lightness: readable with colour blindness, and on light and dark pages
 _COLOURS = np.array([[13, 8, 60], [84, 15, 109], [156, 41, 99], [219, 88, 57], [251, 164, 20], [252, 255, 164]], float)
 
 
 @dataclass(frozen=True)
 class PrototypeView:
-    """What the page shows of one picture and its best instance. Pictures are data URIs.
+    """What the page shows of one image and its best instance. `image`, `sheet` and masks are data URIs.
 
-    `order` are prototypes by how much they add to this instance; `steps` are (how many of them, the mask they give).
-    `ratio` is the picture's width by its height: prototypes are square, and are shown in the picture's own shape.
+    `order` has the prototypes, those with the largest part in this instance first. `steps` are pairs: a count, and the
+    mask of so many prototypes. `ratio` is the image's width / height: prototypes are square, and are shown in the
+    shape of the image. `box` is x1, y1, x2, y2 relative to the image.
     """
 
     image_id: str
-    picture: str
+    image: str
     sheet: str
     columns: int
     ratio: float
@@ -51,7 +52,7 @@ class PrototypeView:
 
 @torch.inference_mode()
 def prototype_view(model: Yolact, image_id: str, pixels: np.ndarray) -> PrototypeView | None:
-    """The view of a picture (height, width, 3) uint8 RGB; None where the model finds nothing in it."""
+    """The view of an image (height, width, 3) uint8 RGB; None where the model finds no instance in it."""
     model = model.cpu().eval()
     inputs = network_input(prepare_image(pixels, model.config.input_size), model.config, torch.device("cpu"))
     raw = model.infer(inputs[None])
@@ -66,7 +67,7 @@ def prototype_view(model: Yolact, image_id: str, pixels: np.ndarray) -> Prototyp
     label = int(found.labels[0])
     return PrototypeView(
         image_id=image_id,
-        picture=thumbnail(pixels, _PICTURE_SIDE, _PICTURE_BYTES),
+        image=thumbnail(pixels, _IMAGE_SIDE, _IMAGE_BYTES),
         sheet=_sheet(prototypes.numpy()),
         columns=_COLUMNS,
         ratio=round(pixels.shape[1] / pixels.shape[0], 4),
@@ -94,7 +95,7 @@ def _partial(prototypes: torch.Tensor, coefficients: torch.Tensor, chosen: torch
 
 
 def _sheet(prototypes: np.ndarray) -> str:
-    """All prototypes (K, h, w) as one picture, `_COLUMNS` a row, each between its own least and greatest value."""
+    """All prototypes (K, h, w) as one image with `_COLUMNS` in a row, each scaled to its own range of values."""
     count, height, width = prototypes.shape
     rows = -(-count // _COLUMNS)
     sheet = np.zeros((rows * height, _COLUMNS * width, 3), np.uint8)

@@ -1,9 +1,12 @@
-"""What a reviewer should look at first: every picture's labels, judged by what tends to be wrong.
+"""The review queue: finds the images whose labels are most likely wrong, so that a reviewer looks at them first.
 
-A picture's worry is the sum of five things, each 0 to 1, times its weight:
-doubt (how far its least certain instance is below score 0.5), overlaps (pairs of boxes with IoU above 0.6, five or more
-count 1), odd size (how far an instance's size is from the median of its class, six spreads or more count 1),
-border (the share of instances cut by the picture's edge), and full (the list is as long as the run allowed).
+The worry of an image is a weighted sum of five values from 0 to 1:
+
+- doubt: how far its lowest score is below 0.5
+- overlaps: pairs of boxes with IoU above 0.6; five or more count 1
+- size: how far an instance's size is from the median of its class; six spreads or more count 1
+- border: the share of instances cut by the image's edge
+- full: 1 if it has as many instances as the run allowed
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ _DOUBT_BELOW = 0.5
 
 @dataclass(frozen=True, order=True)
 class Suspect:
-    """A picture and how much it worries; ordered by worry, then by place, so that ties are settled the same way."""
+    """An image and its worry. Ordered by worry, then by place in the table, so that the order is always the same."""
 
     worry: float
     piece: int
@@ -38,7 +41,7 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Found:
-    """The instances of one picture as columns; `boxes` are (n, 4) x, y, width, height in its pixels."""
+    """The instances of one image as columns; `boxes` are (n, 4) x, y, width, height in its pixels."""
 
     boxes: np.ndarray
     labels: np.ndarray
@@ -51,13 +54,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Reviewer:
-    """Judges pictures. `sizes` is `Numbers.size_medians`; `max_detections` the run's limit, None if not known."""
+    """Judges images. `sizes` is `Numbers.size_medians()`; `max_detections` is the run's limit, None if not known."""
 
     sizes: Mapping[int, tuple[float, float]]
     max_detections: int | None
 
     def judge_batch(self, batch: pa.RecordBatch, piece: int, first_row: int) -> Iterator[Suspect]:
-        """Suspects among the rows of a batch that has NUMBER_COLUMNS; pictures without worries are left out."""
+        """The rows of a batch with NUMBER_COLUMNS whose worry is above 0."""
         ends, instances = flatten_instances(batch)
         boxes = instances.field("bbox").flatten().to_numpy().reshape(-1, 4)
         labels, scores, areas = (instances.field(name).to_numpy() for name in ("label", "score", "area"))
@@ -72,7 +75,7 @@ class Reviewer:
                     yield Suspect(round(worry, 4), piece, first_row + row, reasons)
 
     def judge(self, found: Found) -> tuple[float, tuple[str, ...]]:
-        """Worry and its reasons in words, the heaviest first; `found` has at least one instance."""
+        """The worry and its reasons in words, the largest first. `found` must have at least one instance."""
         parts: dict[str, tuple[float, str]] = {}
         lowest = float(found.scores.min())
         if lowest < _DOUBT_BELOW:
@@ -94,7 +97,7 @@ class Reviewer:
         return worry, tuple(parts[name][1] for name in ordered)
 
     def _oddest(self, found: Found) -> tuple[float, int]:
-        """Signed distance from its class's median, in spreads, of the instance farthest from it; and which it is."""
+        """The instance whose size is farthest from the median of its class: (signed distance in spreads, index)."""
         sizes = size_log2(found.areas, np.full(len(found.areas), found.height * found.width))
         usual = [self.sizes.get(label, (size, 1.0)) for label, size in zip(found.labels.tolist(), sizes, strict=True)]
         spreads = np.array([(size - median) / spread for size, (median, spread) in zip(sizes, usual, strict=True)])
@@ -118,6 +121,6 @@ def overlapping_pairs(boxes: np.ndarray) -> int:
 
 
 def touching_border(boxes: np.ndarray, height: int, width: int) -> int:
-    """Boxes that reach within a pixel of the picture's edge."""
+    """Boxes that reach within a pixel of the image's edge."""
     near = (boxes[:, :2] <= 1).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] >= np.array([width, height]) - 1).any(axis=1)
     return int(near.sum())

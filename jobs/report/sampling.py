@@ -1,8 +1,8 @@
-"""A sample of a table's pictures: seeded, stratified, the same however the table is cut into pieces.
+"""Draws a stratified random sample of a table's images. The same seed gives the same sample on any cluster.
 
-A picture's stratum is the class of its best instance, or "nothing found", or its failure's status. Strata get shares of
-the sample by the square root of their size and at least one picture each, so that rare classes can be seen. Within a
-stratum the pictures with the smallest hash of (seed, id) are taken: a simple random sample that needs one pass.
+The stratum of an image is the class of its best instance, or "nothing found", or its status if it failed. A stratum
+gets a share of the sample by the square root of its size, and at least one image, so that rare classes are seen. Within
+a stratum the sampler takes the images with the smallest hash of (seed, id): a simple random sample in one pass.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NOTHING_FOUND = "nothing found"
 
 @dataclass(frozen=True, order=True)
 class Candidate:
-    """One picture that may be shown: its rank (a hash), and where its row stands in the table."""
+    """An image that may be shown: its rank (a hash), and the place of its row in the table."""
 
     rank: int
     piece: int
@@ -38,14 +38,14 @@ class Stratum:
 
 @dataclass
 class Sampler:
-    """Keeps the `most` lowest ranks of every stratum."""
+    """Keeps the `most` candidates with the lowest rank of every stratum."""
 
     most: int
     seed: int
     strata: dict[str, Stratum] = field(default_factory=dict)
 
     def add_batch(self, batch: pa.RecordBatch, piece: int, first_row: int) -> None:
-        """`first_row` is the batch's place in its piece."""
+        """Take the rows of a batch into account. `first_row` is the place of the batch's first row in its piece."""
         names = stratum_names(batch)
         for offset, (image_id, name) in enumerate(zip(batch["image_id"].to_pylist(), names, strict=True)):
             stratum = self.strata.setdefault(name, Stratum())
@@ -61,7 +61,7 @@ class Sampler:
         self._trim()
 
     def chosen(self) -> dict[str, list[Candidate]]:
-        """The sample by stratum, at most `most` pictures together."""
+        """The sample by stratum: at most `most` images in all."""
         shares = allocate({name: stratum.size for name, stratum in self.strata.items()}, self.most)
         return {name: sorted(self.strata[name].lowest)[: shares[name]] for name in sorted(self.strata)}
 
@@ -77,7 +77,7 @@ def rank(seed: int, image_id: str) -> int:
 
 
 def stratum_names(batch: pa.RecordBatch) -> list[str]:
-    """The stratum of each row; instances are sorted by score, so the first is the best."""
+    """The stratum of each row. Instances are sorted by score, so the first is the best."""
     ends, instances = flatten_instances(batch)
     categories = instances.field("category").to_pylist()
     first = np.where(np.diff(ends) > 0, ends[:-1], -1).tolist()
@@ -88,9 +88,10 @@ def stratum_names(batch: pa.RecordBatch) -> list[str]:
 
 
 def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
-    """Pictures per stratum: by the square root of the sizes, at least 1, never more than there are, at most `total`.
+    """How many images each stratum gives to a sample of `total` images.
 
-    With more strata than pictures the largest strata get one each.
+    Shares go by the square root of the sizes: at least 1, and never more than the stratum has. Where there are more
+    strata than images in the sample, the largest strata give one each.
     """
     names = sorted(sizes, key=lambda name: (-sizes[name], name))
     if total <= len(names):
@@ -105,7 +106,7 @@ def allocate(sizes: Mapping[str, int], total: int) -> dict[str, int]:
             extra = min(int(before * sizes[name] ** 0.5 / weight), sizes[name] - shares[name], left)
             shares[name] += extra
             left -= extra
-        if left == before:  # all shares round to nothing: one each, the largest strata first
+        if left == before:  # all shares round to 0: one image each, the largest strata first
             for name in open_names[:left]:
                 shares[name] += 1
                 left -= 1

@@ -1,4 +1,4 @@
-"""Numbers of a whole label table, gathered piece by piece from its small columns and added up in any order."""
+"""The numbers of a label table. They are counted by piece, from small columns, and can be added in any order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from jobs.table.read import flatten_instances
 from jobs.table.schema import STATUS_OK
 
-#: what the numbers are made from; everything but the masks
+#: the columns that the numbers need: all but the masks
 NUMBER_COLUMNS = (
     "image_id",
     "status",
@@ -27,12 +27,12 @@ NUMBER_COLUMNS = (
 )
 
 SCORE_BINS = 20
-#: instances per picture beyond this are counted together
+#: images with this many instances or more are counted together
 MOST_INSTANCES = 100
-#: an instance's size is log2 of its share of the picture: from 2⁻²⁴ (one pixel of 16 million) to all of it
+#: an instance's size is log2 of its share of the image, from 2⁻²⁴ (one pixel of 16 million) to 1
 SIZE_LOG2 = (-24.0, 0.0)
 SIZE_BINS = 96
-#: area in pixels, by powers of two, as people know it
+#: bins of the mask area in pixels, by powers of two
 AREA_BINS = 26
 _EXAMPLES = 5
 _ERROR_KINDS = 50
@@ -40,11 +40,11 @@ _ERROR_KINDS = 50
 
 @dataclass
 class ClassNumbers:
-    """Of one class: instances, pictures that have it, and how scores and sizes spread."""
+    """The numbers of one class: its instances, the images that have it, and histograms of scores and sizes."""
 
     name: str
     instances: int = 0
-    pictures: int = 0
+    images: int = 0
     score_sum: float = 0.0
     scores: np.ndarray = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
     sizes: np.ndarray = field(default_factory=lambda: np.zeros(SIZE_BINS, np.int64))
@@ -55,7 +55,7 @@ class ClassNumbers:
 
     def add(self, other: ClassNumbers) -> None:
         self.instances += other.instances
-        self.pictures += other.pictures
+        self.images += other.images
         self.score_sum += other.score_sum
         self.scores = self.scores + other.scores
         self.sizes = self.sizes + other.sizes
@@ -63,7 +63,7 @@ class ClassNumbers:
 
 @dataclass
 class Failures:
-    """Pictures of one status and reason: how many, and the first few ids."""
+    """The failed images of one status and reason: how many, and the first few ids."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
@@ -75,12 +75,15 @@ class Failures:
 
 @dataclass
 class Numbers:
-    """Of a table or a piece of it. `per_picture[n]`: pictures with n instances; `areas[b]`: instances of 2^b px on."""
+    """The numbers of a table or of a piece.
 
-    pictures: int = 0
+    `per_image[n]` counts images with n instances; `areas[b]` counts instances from 2^b to 2^(b+1) - 1 pixels.
+    """
+
+    images: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     failures: dict[tuple[str, str], Failures] = field(default_factory=dict)
-    per_picture: np.ndarray = field(default_factory=lambda: np.zeros(MOST_INSTANCES + 1, np.int64))
+    per_image: np.ndarray = field(default_factory=lambda: np.zeros(MOST_INSTANCES + 1, np.int64))
     scores: np.ndarray = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
     areas: np.ndarray = field(default_factory=lambda: np.zeros(AREA_BINS, np.int64))
     classes: dict[int, ClassNumbers] = field(default_factory=dict)
@@ -94,34 +97,34 @@ class Numbers:
         return int(self.scores.sum())
 
     def add(self, other: Numbers) -> None:
-        self.pictures += other.pictures
+        self.images += other.images
         self.statuses.update(other.statuses)
         for reason, failures in other.failures.items():
-            # reasons with a file name in them must not make the page grow without bound
+            # reasons may contain file names; a limit keeps the page from growing with them
             known = (
                 reason if reason in self.failures or len(self.failures) < _ERROR_KINDS else (reason[0], "other reasons")
             )
             self.failures.setdefault(known, Failures()).add(failures)
-        self.per_picture = self.per_picture + other.per_picture
+        self.per_image = self.per_image + other.per_image
         self.scores = self.scores + other.scores
         self.areas = self.areas + other.areas
         for label, numbers in other.classes.items():
             self.classes.setdefault(label, ClassNumbers(numbers.name)).add(numbers)
 
     def size_medians(self) -> dict[int, tuple[float, float]]:
-        """Per class with 20 instances or more: median of log2(size) and a robust spread, both in doublings."""
+        """By label, for classes with 20 instances or more: median and robust spread of log2(size)."""
         found = {label: numbers.sizes for label, numbers in self.classes.items() if numbers.instances >= 20}
         return {label: _median_and_spread(sizes) for label, sizes in found.items()}
 
 
-def size_log2(areas: np.ndarray, picture_areas: np.ndarray) -> np.ndarray:
-    """log2 of each instance's share of its picture, within SIZE_LOG2; both arguments (n,) in pixels."""
-    share = np.maximum(areas, 1) / np.maximum(picture_areas, 1)
+def size_log2(areas: np.ndarray, image_areas: np.ndarray) -> np.ndarray:
+    """log2 of each instance's share of its image, clipped to SIZE_LOG2. Both arguments are (n,), in pixels."""
+    share = np.maximum(areas, 1) / np.maximum(image_areas, 1)
     return np.log2(share).clip(*SIZE_LOG2)
 
 
 def numbers_of_batch(batch: pa.RecordBatch) -> Numbers:
-    """The numbers of a batch that has NUMBER_COLUMNS."""
+    """The numbers of a batch, which must have NUMBER_COLUMNS."""
     numbers = Numbers(batch.num_rows)
     statuses = batch["status"].to_pylist()
     numbers.statuses.update(statuses)
@@ -133,7 +136,7 @@ def numbers_of_batch(batch: pa.RecordBatch) -> Numbers:
     ends, instances = flatten_instances(batch)
     counts = np.diff(ends)
     ok = np.array([status == STATUS_OK for status in statuses], bool)
-    numbers.per_picture += np.bincount(np.minimum(counts[ok], MOST_INSTANCES), minlength=MOST_INSTANCES + 1)
+    numbers.per_image += np.bincount(np.minimum(counts[ok], MOST_INSTANCES), minlength=MOST_INSTANCES + 1)
     if not len(instances):
         return numbers
     rows = np.repeat(np.arange(batch.num_rows), counts)
@@ -151,7 +154,7 @@ def numbers_of_batch(batch: pa.RecordBatch) -> Numbers:
         numbers.classes[label] = ClassNumbers(
             name=names[label],
             instances=int(mine.sum()),
-            pictures=len(np.unique(rows[mine])),
+            images=len(np.unique(rows[mine])),
             score_sum=float(scores[mine].sum(dtype=np.float64)),
             scores=np.bincount(score_bins[mine], minlength=SCORE_BINS),
             sizes=np.bincount(size_bins[mine], minlength=SIZE_BINS),
@@ -169,18 +172,18 @@ def _size_bins(sizes: np.ndarray) -> np.ndarray:
 
 
 def _median_and_spread(sizes: np.ndarray) -> tuple[float, float]:
-    """From a histogram: the median, and a quarter-to-three-quarters range scaled to a standard deviation."""
+    """Of a histogram: the median, and the interquartile range scaled to a standard deviation."""
     low, high = SIZE_LOG2
     centres = low + (np.arange(SIZE_BINS) + 0.5) * (high - low) / SIZE_BINS
     cumulative = np.cumsum(sizes) / sizes.sum()
     quarter, median, three_quarters = (centres[np.searchsorted(cumulative, q)] for q in (0.25, 0.5, 0.75))
-    # never below half a doubling: a class of one size must not make every neighbour an oddity
+    # at least half a doubling: in a class of equal sizes, a slightly larger instance is not odd
     return float(median), max(0.5, float(three_quarters - quarter) / 1.349)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: what it counts, how much, its height as a share of the highest, and whether its label is shown."""
+    """One bar of a chart. `height` is relative to the highest bar; `tick` says whether the label is shown below it."""
 
     label: str
     value: int
@@ -190,7 +193,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """A histogram; `axis` says what its bars are by, with the unit."""
+    """A histogram. `axis` names the quantity of the bars' labels, with its unit."""
 
     title: str
     axis: str
@@ -199,22 +202,22 @@ class Chart:
 
 
 def charts(numbers: Numbers) -> list[Chart]:
-    """The three histograms of the whole table; without pictures there are none."""
+    """The three histograms of the whole table; none where no image has status "ok"."""
     if not numbers.ok:
         return []
-    return [per_picture_chart(numbers), score_chart(numbers), area_chart(numbers)]
+    return [per_image_chart(numbers), score_chart(numbers), area_chart(numbers)]
 
 
-def per_picture_chart(numbers: Numbers) -> Chart:
-    counts = numbers.per_picture
+def per_image_chart(numbers: Numbers) -> Chart:
+    counts = numbers.per_image
     last = int(np.flatnonzero(counts)[-1]) if counts.any() else 0
     width = max(1, -(-(last + 1) // 25))
     starts = range(0, last + 1, width)
     labels = [_span(start, min(start + width - 1, MOST_INSTANCES)) for start in starts]
     mean = numbers.instances / numbers.ok
-    summary = f"{mean:.1f} on average; {int(counts[0]):,} pictures with none"
+    summary = f"{mean:.1f} on average; {int(counts[0]):,} images with none"
     values = [int(counts[start : start + width].sum()) for start in starts]
-    return Chart("Instances per picture", "instances in one picture", summary, _bars(labels, values, 5))
+    return Chart("Instances per image", "instances in one image", summary, _bars(labels, values, 5))
 
 
 def score_chart(numbers: Numbers) -> Chart:

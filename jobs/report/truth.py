@@ -1,4 +1,4 @@
-"""Ground truth beside the labels: which detections are wrong, which objects were missed, and the AP of all."""
+"""Compares labels with a ground truth: which detections are wrong, which objects are missed, and the AP."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from yolact.coco.annotations import AnnotatedImages, annotation_rle, coco_json
 from yolact.coco.checks import find_problems
 from yolact.coco.evaluation import CocoScores, evaluate_instances
 
-#: a detection is right if a mask of its class overlaps it by this IoU
+#: a detection is right if its mask has this IoU with the mask of an object of its class
 RIGHT_IOU = 0.5
 
 
 @dataclass(frozen=True)
 class TrueObject:
-    """One annotated object: its class, mask (COCO RLE), x, y, width, height; a crowd is never counted as missed."""
+    """One annotated object: its class, mask (COCO RLE) and box (x, y, width, height). Crowds never count as missed."""
 
     name: str
     rle: dict[str, Any]
@@ -39,7 +39,7 @@ class ImageTruth:
 
 @dataclass(frozen=True)
 class Match:
-    """Of one image: indices of wrong detections, and of objects without a detection."""
+    """The mistakes in one image: indices of wrong detections, and of objects without a detection."""
 
     false_positives: frozenset[int]
     missed: tuple[int, ...]
@@ -58,7 +58,7 @@ class GroundTruth:
         return ImageFinder(self.images)
 
     def of(self, row: LabelRow) -> ImageTruth | None:
-        """The objects in a row's image; None for an image that the file does not have, or not in this size."""
+        """The objects in a row's image; None where the file lacks the image or gives it another size."""
         image = self.find(row)
         if image is None or (image.height, image.width) != (row.height, row.width):
             return None
@@ -74,7 +74,7 @@ class GroundTruth:
         return ImageTruth(tuple(objects))
 
     def score(self, rows: Iterable[LabelRow]) -> Scores:
-        """The AP of all rows. Rows of images that the ground truth does not have may be left out of `rows`."""
+        """The AP of the rows. Rows of images without ground truth need not be in `rows`."""
         matched = match_labels(rows, self.images)
         coverage = list(matched.counts.lines())
         if self.left_out:
@@ -84,14 +84,14 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Scores:
-    """AP of masks and boxes ("mask", "box"), and in words what was compared and what could not be."""
+    """The AP of masks and of boxes ("mask", "box"). `coverage` says in words what was compared and what was not."""
 
     by_kind: Mapping[str, CocoScores]
     coverage: tuple[str, ...]
 
 
 def read_truth(uri: str) -> GroundTruth:
-    """The ground truth at a URI; broken annotations and images are left out, told on stderr and counted on the page.
+    """Read a ground truth. Broken annotations and images are left out, printed on stderr and counted on the page.
 
     Raises:
         UsageError: if there is no such file, or if it is not COCO's.
@@ -103,9 +103,10 @@ def read_truth(uri: str) -> GroundTruth:
 
 
 def match_instances(instances: Sequence[Instance], truth: ImageTruth) -> Match:
-    """COCO's greedy matching at mask IoU 0.5: the best-scored detection first takes the object it overlaps most.
+    """Match detections and objects as COCO does, at mask IoU 0.5.
 
-    A detection of a crowd's class that lies within the crowd is neither right nor wrong.
+    Detections choose in the order of their scores, and each takes the free object with the largest IoU. A detection
+    that lies within a crowd of its class is neither right nor wrong.
     """
     objects = truth.objects
     if not instances or not objects:

@@ -1,4 +1,4 @@
-"""Annotation files as every command opens them, and which rows of a label table belong to which of their images."""
+"""Opens annotation files for every command, and finds which row of a label table belongs to which of their images."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from yolact.coco.file_names import FileNames
 from yolact.coco.reading import parse_coco
 
 NAMES_SHOWN = 5
-#: problems told one by one; the others are counted
+#: problems that are printed; the others are only counted
 PROBLEMS_SHOWN = 20
 
 
 def read_coco(uri: str) -> AnnotatedImages:
-    """COCO instances JSON at a URI, its annotations not yet checked. Raises `UsageError` for anything else."""
+    """Read COCO instances JSON, without checks of its annotations. Raises `UsageError` for anything else."""
     try:
         return parse_coco(storage.read_bytes(uri), uri)
     except ValueError as error:
@@ -36,15 +36,15 @@ def read_coco(uri: str) -> AnnotatedImages:
 
 
 def read_ground_truth(uri: str, name: str = "the ground truth", *, skip_broken: bool = False) -> AnnotatedImages:
-    """COCO instances JSON whose every annotation is a mask in its image.
+    """Read COCO instances JSON and check that every annotation is a mask within its image.
 
     Args:
         uri: of the JSON.
         name: of the data set, for messages.
-        skip_broken: leave out what is broken, and say so, instead of raising.
+        skip_broken: leave out broken annotations and images and print them, instead of raising.
 
     Raises:
-        UsageError: if there is no such file, if it is not COCO's, or if anything in it is broken.
+        UsageError: if there is no such file, if it is not COCO's, or if an annotation or image is broken.
     """
     data = read_coco(uri)
     tell_notes(data, name)
@@ -52,7 +52,7 @@ def read_ground_truth(uri: str, name: str = "the ground truth", *, skip_broken: 
 
 
 def tell_notes(data: AnnotatedImages, name: str) -> None:
-    """Print what reading mended or passed over, on stderr."""
+    """Print on stderr what the reader corrected or ignored."""
     for note in data.notes:
         print(f"{name}: {note}", file=sys.stderr)
 
@@ -60,7 +60,7 @@ def tell_notes(data: AnnotatedImages, name: str) -> None:
 def settle_problems(
     data: AnnotatedImages, problems: Sequence[AnnotationProblem], name: str, *, skip_broken: bool
 ) -> AnnotatedImages:
-    """Print the problems of a data set on stderr, and either leave out what they name or raise `UsageError`."""
+    """Print the problems on stderr. Then raise `UsageError`, or with `skip_broken` leave out what the problems name."""
     for line in problem_lines(problems):
         print(f"{name}: {line}", file=sys.stderr)
     if problems and not skip_broken:
@@ -72,7 +72,7 @@ def settle_problems(
 
 
 def problem_lines(problems: Sequence[AnnotationProblem]) -> Iterator[str]:
-    """Problems as lines for people; those beyond the first twenty are counted by their kind."""
+    """Problems as lines of text. After `PROBLEMS_SHOWN` of them, one line counts the others by kind."""
     yield from map(str, problems[:PROBLEMS_SHOWN])
     others = Counter(problem.kind for problem in problems[PROBLEMS_SHOWN:])
     if others:
@@ -82,7 +82,7 @@ def problem_lines(problems: Sequence[AnnotationProblem]) -> Iterator[str]:
 
 @dataclass
 class MatchCounts:
-    """What was compared, and what was not and why."""
+    """How many images and instances were compared, and how many were not, by reason."""
 
     ground_truth_images: int = 0
     labelled: int = 0
@@ -101,7 +101,7 @@ class MatchCounts:
     """instances of categories that the ground truth does not have: left out"""
 
     def lines(self) -> Iterator[str]:
-        """For people: the first line always, the others only where they count something."""
+        """The counts as lines of text. The first line is always there, the others only where their count is not 0."""
         yield f"{self.labelled} of {self.ground_truth_images} ground-truth images are labelled"
         if self.missing:
             yield f"{len(self.missing)} are missing from the labels and count as empty: {_some(self.missing)}"
@@ -119,18 +119,18 @@ class MatchCounts:
 
 @dataclass
 class MatchedLabels:
-    """Detections in the ground truth's terms."""
+    """Detections with the image and category ids of the ground truth, and the counts of the comparison."""
 
     detections: list[DetectedInstance]
     counts: MatchCounts
 
 
 def match_labels(rows: Iterable[LabelRow], truth: AnnotatedImages) -> MatchedLabels:
-    """Put the rows of a label table beside the images of a ground truth, by file name and category name.
+    """Match the rows of a label table with the images of a ground truth, by file name and category name.
 
     Args:
-        rows: of the table.
-        truth: its images, which `ImageFinder` finds.
+        rows: the rows of the table.
+        truth: the ground truth; `ImageFinder` finds a row's image in it.
 
     Raises:
         UsageError: if two rows claim the same image, or if a mask of the table is damaged.
@@ -187,9 +187,9 @@ class ImageFinder:
         self._names = FileNames(self._images)
 
     def __call__(self, row: LabelRow) -> AnnotatedImage | None:
-        # a member of a tar is named uri#member, and either may hold a # of its own
+        # the id of a tar's member is uri#member, and both halves may hold another #
         path = row.image_id.removeprefix(f"{row.uri}#")
-        # the folders of a lake are nothing that a ground truth must know, whether in a store or inside of a tar
+        # a ground truth need not know the folders of the lake, neither in a store nor inside a tar
         name = self._names.find(path) or self._names.find(f"/{path}") or self._names.find(row.uri)
         return None if name is None else self._images[name]
 

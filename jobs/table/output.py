@@ -1,8 +1,8 @@
-"""Where everything of one labelling run lies under OUTPUT.
+"""The names of all objects of one labelling run under its OUTPUT.
 
-`labels/`, `manifest/`, `run.json` and `_SUCCESS` are for readers. `_state/` is the job's own: the lease, the index of
-sources, the hashes of the ids of each part, and `staging/`, which holds one object per committed unit until its part is
-published. Names follow from part and unit alone, so that doing a step twice writes the same object twice.
+`labels/`, `manifest/`, `run.json` and `_SUCCESS` are for readers. `_state/` is for the job only: the lease, the index
+of sources, the hashes of the ids of each part, and `staging/`, which holds one object per committed unit until its part
+is published. A name depends only on part and unit, so that a step that runs twice writes the same object twice.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _STAGED = re.compile(r"part-(\d{6,})/unit-(\d{6,})\.parquet$")
 
 @dataclass(frozen=True)
 class Output:
-    """The object names of one run; `uri` has no trailing slash, and is absolute: workers have other working folders."""
+    """The object names of one run. `uri` has no slash at its end, and is absolute: workers run in other folders."""
 
     uri: str
 
     @classmethod
     def at(cls, uri: str) -> Output:
-        """From what the user gave as OUTPUT."""
+        """The names below the URI or path that the user gave as OUTPUT."""
         scheme, path = storage.split_uri(uri)
         return cls(path if scheme == "file" else uri.rstrip("/"))
 
@@ -80,7 +80,7 @@ class Output:
         return f"{self.manifest}/part-{part:06d}.parquet"
 
     def manifest_beside(self, file_name: str) -> str:
-        """The part of the manifest that has the rows of a label file, by that file's name: both have the same name."""
+        """The manifest part of a label file, given the label file's name: both have the same name."""
         return f"{self.manifest}/{file_name}"
 
     @property
@@ -118,7 +118,7 @@ class Output:
         return set(_numbers(_PART_IDS, self.ids))
 
     def staged_units(self) -> set[int]:
-        """Units that are committed and whose part's staged objects were not yet removed."""
+        """Units that have a staged object: they are committed, and their part's staged objects are not yet removed."""
         found = (_STAGED.search(entry.uri) for entry in storage.list_objects(self.staging))
         return {int(m[1]) * UNITS_PER_PART + int(m[2]) for m in found if m}
 

@@ -1,4 +1,4 @@
-"""Small Parquet tables as single objects: bytes in, bytes out."""
+"""Reads and writes small Parquet tables, each as one object in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def to_bytes(table: pa.Table, *, row_group_size: int | None = None) -> bytes:
 
 
 def from_bytes(data: bytes) -> pa.Table:
-    # ParquetFile, not read_table: a path with `key=value` or a schema of its own must never be guessed into columns
+    # ParquetFile, not read_table: that one may add columns that it reads out of a path with `key=value`
     return pq.ParquetFile(io.BytesIO(data)).read()
 
 

@@ -1,4 +1,7 @@
-"""Work over the pieces of a label table: on Ray, in order, with bounded memory; one piece needs no cluster."""
+"""Runs a function over the pieces of a label table: on Ray, with results in order and bounded memory.
+
+A table of one piece is read in this process, without Ray.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,9 @@ Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
-#: results of one piece that wait for their turn, and tries of a piece whose worker died
+#: results of one piece that may wait until they are taken
 _WAITING_RESULTS = 4
+#: attempts at a piece whose worker died
 _TRIES = 4
 
 
@@ -34,8 +38,8 @@ class PieceRunner:
     def over(self, work: Callable[[int, Piece], Iterator[Result]]) -> Iterator[Result]:
         """Results of `work(number, piece)` for all pieces, in table order.
 
-        On Ray, as many pieces run at once as the cluster has CPUs, and pause while their results are not taken. A piece
-        whose worker died is done again: `work` must then give the same, in the same order.
+        On Ray, as many pieces run at once as the cluster has CPUs. A piece pauses while its results are not taken. A
+        piece whose worker died runs again, so `work` must give the same results in the same order.
         """
         if self.on_ray:
             yield from _on_ray(work, self.pieces)
@@ -46,7 +50,7 @@ class PieceRunner:
 
 @contextmanager
 def piece_runner(pieces: Sequence[Piece], address: str) -> Iterator[PieceRunner]:
-    """Be connected to Ray for as long as the pieces are worked on; not at all where there is one piece or none."""
+    """A runner for these pieces. Within the context it is connected to Ray, unless there is one piece or none."""
     if len(pieces) <= 1:
         yield PieceRunner(pieces, on_ray=False)
         return

@@ -1,8 +1,8 @@
 """Masks as polygons, along the outer edges of their pixels, with holes and any number of parts.
 
-Pixel (row, column) is the square from (column, row) to (column + 1, row + 1), so at tolerance 0 every vertex is a whole
-number and the polygon, filled, is the mask again. Above 0 the outline may move by up to that many pixels
-(Douglas–Peucker, parts and holes kept apart).
+Pixel (row, column) is the square from (column, row) to (column + 1, row + 1). So at tolerance 0 the coordinates are
+whole numbers, and the filled polygon is the mask again. Above 0 the outline may move by up to that many pixels
+(Douglas–Peucker); parts and holes do not merge.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def float32_json(value: float) -> float:
 def mask_polygons(rle: dict[str, Any], tolerance: float = 0.0) -> list[shapely.Polygon]:
     """The parts of a mask as valid polygons, largest first: exteriors counter-clockwise in x, y, holes clockwise.
 
-    `rle` is a COCO RLE, `tolerance` in pixels. Parts that only touch at a corner are two. An empty mask gives none.
+    `rle` is a COCO RLE, `tolerance` is in pixels. Regions that touch only at a corner are two parts. An empty mask has
+    no parts.
     """
     boxes = mask_rectangles(coco_mask.decode(rle))
     if not len(boxes):
@@ -34,8 +35,8 @@ def mask_polygons(rle: dict[str, Any], tolerance: float = 0.0) -> list[shapely.P
 
 
 def _simplified(geometry: shapely.Geometry, tolerance: float) -> shapely.Geometry:
-    """Fewer vertices, none of the old ones farther than `tolerance` from the new outline."""
-    # simplifying by nothing drops the vertices in the middle of straight edges
+    """Fewer vertices. No old vertex is farther than `tolerance` from the new outline."""
+    # tolerance 0 drops only the vertices in the middle of straight edges
     exact = shapely.simplify(geometry, 0)
     if tolerance == 0:
         return exact
@@ -43,14 +44,14 @@ def _simplified(geometry: shapely.Geometry, tolerance: float) -> shapely.Geometr
     simple = shapely.simplify(exact, tolerance, preserve_topology=True)
     if shapely.distance(vertices, shapely.boundary(simple)).max() <= tolerance:
         return simple
-    # GEOS drops a ring's first vertex after all others, which can add as much again
+    # GEOS drops a ring's first vertex last, which can move the outline by up to the tolerance once more
     return shapely.simplify(exact, tolerance / 2, preserve_topology=True)
 
 
 def mask_rectangles(mask: np.ndarray) -> np.ndarray:
     """Disjoint rectangles that cover a mask (height, width) exactly: (n, 4) x1, y1, x2, y2 in whole pixels.
 
-    One rectangle is a vertical run of pixels, as wide as its neighbour columns have the very same run.
+    A rectangle is a vertical run of pixels, extended over the next columns for as long as they have the same run.
     """
     height, width = mask.shape
     padded = np.zeros((height + 2, width), np.int8)
@@ -72,10 +73,10 @@ def polygon_rings(polygon: shapely.Polygon) -> list[np.ndarray]:
 
 
 def one_ring(rings: Sequence[np.ndarray]) -> np.ndarray:
-    """Join rings into one, for formats that know no holes or parts: (n, 2).
+    """Join rings into one, for formats without holes and parts: (n, 2).
 
-    Each ring is reached along a straight cut to its nearest vertex and left the same way; the cut encloses nothing, so
-    that filling by the even-odd rule gives the same pixels.
+    A straight cut leads to the nearest vertex of each ring, and the same cut leads back. The cut has no area, so that
+    filling by the even-odd rule gives the same pixels.
     """
     joined = rings[0]
     for ring in rings[1:]:

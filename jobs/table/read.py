@@ -1,11 +1,11 @@
-"""Read a label table, as rows with decoded masks or as Arrow columns: a run's OUTPUT, its `labels/`, or one file.
+"""Read a label table (a run's OUTPUT, its `labels/`, or one file), as rows with decoded masks or as Arrow columns.
 
     from jobs.read_labels import read_labels
     for image in read_labels("s3://bucket/labelled"):
         for instance in image.instances:
             instance.category, instance.score, instance.mask()   # bool, (height, width)
 
-Only whole parts are ever visible, so a table can be read while its run is still writing.
+Parts of a table appear whole, so it can be read while its run is still writing.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from yolact.coco.checks import rle_fault
 
 _GLOB = re.compile(r"[*?[]")
 
-#: rows decoded at a time; with the widest rows (100 instances of a large picture) some 10 MB
+#: rows decoded at a time: about 10 MB where each has 100 instances of a large image
 BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Instance:
-    """One instance of a picture, in the pixel frame of the picture after its EXIF orientation is applied.
+    """One instance of an image, in the pixels of the image after its EXIF orientation is applied.
 
-    `bbox` is x, y, width, height in pixels, `area` the mask's pixels, and `index` the position in the row (0 is the
-    highest score). `mask_score` is None where the model does not rescore its masks. `stored_rle` is the mask as the
-    file has it: nothing has checked it, and pycocotools must not get it.
+    `bbox` is x, y, width, height in pixels, and `area` is the number of pixels of the mask. `index` is the position in
+    the row (0 is the highest score). `mask_score` is None where the model does not rescore its masks. `stored_rle` is
+    the mask as the file has it. Nothing has checked it, so pycocotools must not get it.
     """
 
     image_id: str
@@ -71,9 +71,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One picture of the table. Where `status` is not "ok", `error` says why, and there are no instances.
+    """One image of the table. Where `status` is not "ok", `error` says why, and there are no instances.
 
-    `height` and `width` are pixels after EXIF orientation, None where the picture could not be decoded.
+    `height` and `width` are pixels after EXIF orientation, None where the image could not be decoded.
     """
 
     image_id: str
@@ -91,7 +91,7 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some row groups of one file: what one task reads. `first_row` counts within the whole table."""
+    """Row groups of one file that one task reads. `first_row` is the number of its first row in the whole table."""
 
     uri: str
     row_groups: tuple[int, ...]
@@ -100,13 +100,14 @@ class Piece:
 
     @property
     def file_name(self) -> str:
-        """The part's own name, which its manifest has too: part-NNNNNN.parquet."""
+        """The name of the file, part-NNNNNN.parquet; the part's manifest has the same name."""
         return self.uri.rsplit("/", 1)[-1]
 
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Record batches in table order. A column is a field's name, or `instances.score` for a part of it.
+        """Record batches in table order.
 
-        Raises `UsageError` for a value that no label job writes, and for a file that is damaged.
+        `columns` are names of fields, or of fields of the instances, such as `instances.score`; None is all. Raises
+        `UsageError` for a value that no label job writes, and for a file that is damaged.
         """
         row = self.first_row
         for batch in self._stored_batches(columns, batch_rows):
@@ -119,7 +120,7 @@ class Piece:
             try:
                 parquet = pq.ParquetFile(file)
                 paths = None if columns is None else _column_paths(parquet, columns)
-                # a group at a time: Arrow's reader of many groups holds on to what it has read of each
+                # a group at a time: a reader of many groups keeps the memory of each group that it has read
                 for group in self.row_groups:
                     yield from parquet.iter_batches(batch_rows, row_groups=[group], columns=paths)
             except CORRUPT as error:
@@ -135,14 +136,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A label table found by `open_labels`: its part files, in order, and the OUTPUT folder they belong to."""
+    """A label table, as `open_labels` finds it: its part files in order, and the OUTPUT that they belong to, if any."""
 
     files: tuple[str, ...]
     output: str | None
 
     @cached_property
     def run(self) -> RunRecord | None:
-        """What `run.json` says of the run (identity, class names, counts); None for files without one."""
+        """The run's `run.json` (identity, class names, counts); None where there is none."""
         return None if self.output is None else read_record(Output(self.output))
 
     @cached_property
@@ -151,7 +152,7 @@ class LabelTable:
         return self.output is not None and storage.exists(Output(self.output).success)
 
     def pieces(self, rows_per_piece: int = 8192) -> list[Piece]:
-        """Cut the table into pieces of whole row groups, about `rows_per_piece` rows each; reads only file footers."""
+        """Cut the table into pieces of whole row groups, about `rows_per_piece` rows each. Reads only file footers."""
         pieces: list[Piece] = []
         first_row = 0
         for uri in self.files:
@@ -169,7 +170,7 @@ class LabelTable:
         return pieces
 
     def shares(self, rows_per_piece: int = 8192) -> list[Piece]:
-        """The name of `pieces` in version 0.1.0; programs that use it go on working."""
+        """The name of `pieces` in version 0.1.0, kept for programs that call it."""
         return self.pieces(rows_per_piece)
 
 
@@ -177,7 +178,7 @@ def open_labels(labels: str) -> LabelTable:
     """Find a label table's files.
 
     `labels` is a run's OUTPUT, a folder of Parquet files, a glob, or one file; any fsspec URI. Raises `UsageError`
-    where there is none, or where a file has another schema than `jobs.schema.LABELS`.
+    where there is none, or where the first file has another schema than `jobs.table.schema.LABELS`.
     """
     labels = labels.rstrip("/")
     output = None
@@ -198,13 +199,13 @@ def open_labels(labels: str) -> LabelTable:
 
 
 def read_labels(labels: str) -> Iterator[LabelRow]:
-    """Iterate over all rows of a table in order; memory stays at a few hundred rows."""
+    """All rows of a table in order. Memory: a few hundred rows."""
     for piece in open_labels(labels).pieces():
         yield from piece.images()
 
 
 def read_columns(labels: str, columns: Sequence[str]) -> pa.Table:
-    """Some columns of the whole table, in memory. `instances.score` reads that part of the instances alone.
+    """Some columns of the whole table, in memory. `instances.score` reads only that field of the instances.
 
     Example: `read_columns(uri, ["image_id", "instances.score"])["instances"]` is a list column of structs.
     """
@@ -213,14 +214,17 @@ def read_columns(labels: str, columns: Sequence[str]) -> pa.Table:
 
 
 def flatten_instances(batch: pa.RecordBatch) -> tuple[np.ndarray, pa.StructArray]:
-    """The instances of a batch as one struct array, and per row the end of its instances: (rows + 1,) int64, from 0."""
+    """(ends, instances): all instances of a batch as one struct array, and where those of each row lie in it.
+
+    `ends` is (rows + 1,) int64 and begins with 0: row i has `instances[ends[i]:ends[i + 1]]`.
+    """
     column = batch.column("instances")
     counts = np.nan_to_num(column.value_lengths().to_numpy(zero_copy_only=False)).astype(np.int64)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), column.flatten()
 
 
 def rows_of_batch(batch: pa.RecordBatch) -> Iterator[LabelRow]:
-    """The rows of a batch that has all columns."""
+    """The rows of a batch, which must have all columns."""
     for row in batch.to_pylist():
         size = [row["height"], row["width"]]
         instances = tuple(
@@ -262,7 +266,7 @@ def _footer(uri: str) -> pq.FileMetaData:
 
 
 def _column_paths(parquet: pq.ParquetFile, columns: Sequence[str]) -> list[str]:
-    """Parquet's own paths of the asked fields (`instances.score` is stored as `instances.list.element.score`)."""
+    """The paths in the Parquet file of these fields: `instances.score` is stored as `instances.list.element.score`."""
     stored = [parquet.schema.column(i).path for i in range(len(parquet.schema))]
     chosen: list[str] = []
     for column in columns:

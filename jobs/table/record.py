@@ -1,4 +1,4 @@
-"""`run.json` and `_SUCCESS`: which run an OUTPUT belongs to, and how it went."""
+"""`run.json` and `_SUCCESS`: which run an OUTPUT belongs to, and what came of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What an instance had to pass: score and overlap (IoU) from 0 to 1, and the most instances of an image."""
+    """The limits for instances: least score, overlap for NMS (IoU), both from 0 to 1, and the most in one image."""
 
     score: float = 0.0
     nms_iou: float = 0.0
@@ -38,7 +38,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Steady:
-    """Work after the warm-up: images, seconds, and the `time.time()` at which it began."""
+    """The work after the warm-up: images, seconds, and the `time.time()` at which it began."""
 
     images: int = 0
     seconds: float = 0.0
@@ -47,10 +47,10 @@ class Steady:
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One start of the run. `finished` is None while it goes on, and for good where it was killed.
+    """One start of the run. `finished` is None while the start is at work, and stays None where it was killed.
 
-    Times are ISO 8601, UTC. `seconds` are of labelling alone, `stage_seconds` by stage, `retries` by reason. `versions`
-    are of the packages; empty in entries of earlier versions of this program.
+    Times are ISO 8601, UTC. `seconds` is the time of labelling only. `stage_seconds` are by stage, `retries` by reason.
+    `versions` are of the packages; earlier versions of this program did not write them.
     """
 
     started: str = ""
@@ -66,7 +66,7 @@ class RunEntry:
 
 @dataclass(frozen=True)
 class RunCounts:
-    """The books of a finished run; `by_status` are images."""
+    """The counts of a finished run; `by_status` counts images."""
 
     images: int = 0
     ok: int = 0
@@ -77,12 +77,12 @@ class RunCounts:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What run.json says of a run. A key that an earlier version did not write has the value of its default.
+    """The content of run.json. A key that an earlier version did not write has its default value.
 
-    `status` is running, incomplete or finished. `identity` decides what the rows say. `precision` and `engine` are what
-    the first start settled, empty where it was not yet. `versions` are those of the last start; each start has its own
-    in `runs`. `passed_over` counts files of the inputs that the last start took for no images, by
-    extension. `counts` is None until the run is finished.
+    `status` is running, incomplete or finished. `identity` holds all that decides the content of the rows. The first
+    start chooses `precision` and `engine`; they are empty until then. `versions` are those of the last start; `runs`
+    has those of every start. `passed_over` counts, by extension, the files of the inputs that the last start did not
+    take for images. `counts` is None until the run is finished.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -119,7 +119,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunRecord:
-        """From the keys of run.json; those it does not know are left out."""
+        """A record from the keys of run.json. Unknown keys are ignored."""
         known = _known(cls, values)
         if "class_names" in known:
             known["class_names"] = tuple(known["class_names"])
@@ -144,22 +144,22 @@ def _known(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
-    """sha256 over all that decides what the rows of a run say."""
+    """sha256 of the identity, which holds all that decides the content of the rows."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def run_id(output: Output, identity: Mapping[str, Any]) -> str:
-    """What log lines and metrics call this run: the same after a resume, another for another OUTPUT or model."""
+    """The name of this run in log lines and metrics: the same after a resume, another for another OUTPUT or model."""
     return logs.run_id(output.uri, identity_hash(identity))
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that decide what a run computes."""
+    """The versions of the packages that can change the result of a run."""
     return {package: importlib.metadata.version(package) for package in _PACKAGES}
 
 
 def read(output: Output) -> RunRecord | None:
-    """What run.json says; None where there is none. Raises `UsageError` for a file of something else."""
+    """The run.json of an OUTPUT; None where there is none. Raises `UsageError` for a file of another program."""
     try:
         values = json.loads(storage.read_bytes(output.run_record))
     except storage.ObjectMissingError:
@@ -195,7 +195,7 @@ def _abbreviate(value: object) -> str:
 
 
 def read_success(output: Output) -> dict[str, Any] | None:
-    """The marker of a finished run; None where there is none, or none that can be read."""
+    """The content of `_SUCCESS`, which marks a finished run; None where it is missing or cannot be read."""
     try:
         marker: dict[str, Any] = json.loads(storage.read_bytes(output.success))
     except (storage.ObjectMissingError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""The one definition of what `yolact label` writes; every writer and reader of label tables takes it from here."""
+"""The columns of a label table. Every writer and reader of label tables takes their definition from here."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from jobs import storage
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import read_coco, settle_problems, tell_notes
-from jobs.table.pictures import PictureSource
+from jobs.table.images import ImageSource
 from jobs.table.read import LabelRow, open_labels
 from jobs.table.record import RunRecord
 from jobs.train.image_checks import check_images
@@ -156,7 +156,7 @@ def _refuse_without_objects(data: AnnotatedImages, name: str) -> None:
 class LabelledImages:
     """Reads the images of a label table from where they were labelled, by their ids."""
 
-    source: PictureSource
+    source: ImageSource
     places: dict[str, tuple[str, str]]
     """image id → (file of the table that has its row, URI of the object that holds the image)"""
 
@@ -196,7 +196,7 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
         raise UsageError(f"{labels} has no instances and its run names no classes: there is nothing to learn from")
     # labels are positions among the classes: a class without instances keeps its position
     categories = {label: names.get(label, f"class {label}") for label in range(max(names) + 1)}
-    return AnnotatedImages(tuple(images), categories), LabelledImages(PictureSource.of(table), places)
+    return AnnotatedImages(tuple(images), categories), LabelledImages(ImageSource.of(table), places)
 
 
 def _annotations(row: LabelRow, score_threshold: float) -> tuple[Annotation, ...]:

@@ -1,7 +1,7 @@
-"""What an export format is: how one picture is written, and what stands around all of them.
+"""The base classes of the export formats. A format says how one image is written, and which files all images share.
 
-A format is a small frozen object that travels to the workers. It says nothing of storage, order or parallel work:
-`jobs.export.writing` takes care of those.
+A format is a small frozen object that is sent to the workers. It knows nothing of storage, order or parallel work:
+those are the business of `jobs.export.writing`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from jobs.table.read import LabelRow
 class ExportOptions:
     """What a user may choose about a format.
 
-    `tolerance` is in pixels and for polygons only. `copy_pictures` is None where the format decides for each image.
-    `image_prefix` stands before the paths of images in a format that names images by address; `copied_prefix` before
-    those of copied images, where the output is not a local disk.
+    `tolerance` is in pixels and for polygons only. `copy_images` is None where the format decides for each image.
+    A format that names images by address puts `image_prefix` before their paths. Before the paths of copied images it
+    puts `copied_prefix`, the address of the output; on a local disk that is None.
     """
 
     segmentation: str = "rle"
     tolerance: float = 0.0
-    copy_pictures: bool | None = False
+    copy_images: bool | None = False
     image_prefix: str | None = None
     copied_prefix: str | None = None
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture to export: its row with the instances taken, its numbers in the export, and its bytes if copied.
+class ExportImage:
+    """One image to export: its row with the instances taken, its numbers in the export, and its bytes if copied.
 
-    `number` counts pictures from 1, `first_instance` is the number of its first instance from 1. `extension` is that of
-    the copied file, with its dot.
+    `number` counts images from 1. `first_instance` is the number of its first instance, also counted from 1.
+    `extension` is that of the copied file, with its dot.
     """
 
     row: LabelRow
@@ -49,58 +49,60 @@ class Picture:
 
 @dataclass(frozen=True)
 class Format(ABC):
-    """A format bound to what is known of the table; `model` names what made the labels."""
+    """A format with the facts of one table. `model` is the name of the model that made the labels."""
 
     facts: TableFacts
     options: ExportOptions
     model: str = "yolact"
 
-    #: whether pictures are copied if the user does not say (None: `copies` decides), and whether they can be at all
+    #: whether images are copied if the user does not say; None: `copies` decides for each image
     copies_by_default: ClassVar[bool | None] = False
-    takes_pictures: ClassVar[bool] = True
 
-    def files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
-        """Files of their own that one picture gives: (path below the output, content)."""
+    def files(self, image: ExportImage) -> Iterator[tuple[str, bytes]]:
+        """The files of one image: (path below the output, content)."""
         yield from ()
 
     def common_files(self) -> Iterator[tuple[str, bytes]]:
-        """Files written once, at the end."""
+        """Files for the whole export, written once, at the end: (path below the output, content)."""
         yield from ()
 
-    def picture_path(self, picture: Picture) -> str:
-        """Where a copied picture stands below the output."""
-        return f"images/{self.stem(picture)}{picture.extension}"
+    def image_path(self, image: ExportImage) -> str:
+        """The path of a copied image below the output."""
+        return f"images/{self.stem(image)}{image.extension}"
 
-    def stem(self, picture: Picture) -> str:
-        """A relative path for files about this picture, without an extension."""
-        return self.facts.names.stem(picture.row.image_id)
+    def stem(self, image: ExportImage) -> str:
+        """A relative path for files about this image, without an extension."""
+        return self.facts.names.stem(image.row.image_id)
 
     def copies(self, row: LabelRow) -> bool:
-        """Whether this row's picture is copied into the output."""
-        return bool(self.options.copy_pictures)
+        """Whether this row's image is copied into the output."""
+        return bool(self.options.copy_images)
 
 
 class DocumentFormat(Format):
-    """A format that is one JSON document, of lists to which every picture adds, or a list itself (section "")."""
+    """A format that is one JSON document. Every image adds items to its lists, which are called sections.
+
+    A document that is itself a list has one section, named "".
+    """
 
     default_name: ClassVar[str]
     sections: ClassVar[tuple[str, ...]] = ("",)
 
     @abstractmethod
-    def items(self, picture: Picture) -> dict[str, list[Any]]:
-        """What a picture adds to each section."""
+    def items(self, image: ExportImage) -> dict[str, list[Any]]:
+        """The items of one image, by section."""
 
     def head(self) -> dict[str, Any]:
-        """The rest of the document, beside the sections."""
+        """The entries of the document that are not sections."""
         return {}
 
 
 class ArchiveFormat(Format):
-    """A format of tar files, each with the members of several pictures."""
+    """A format of tar files, each with the members of several images."""
 
     @abstractmethod
-    def members(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
-        """(member name, content) of one picture, in order."""
+    def members(self, image: ExportImage) -> Iterator[tuple[str, bytes]]:
+        """(member name, content) of one image, in order."""
 
 
 def compact_json(value: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""COCO: one JSON of images, annotations and categories; or the list of results that COCO's evaluation takes."""
+"""COCO: one JSON with images, annotations and categories; or the list of results that COCO's evaluation reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from jobs.export.formats.base import DocumentFormat, Picture
+from jobs.export.formats.base import DocumentFormat, ExportImage
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import ImageFinder
 from jobs.table.polygons import float32_json, mask_polygons, one_ring, plain_numbers, polygon_rings
@@ -17,14 +17,17 @@ from yolact.coco.reading import parse_coco
 
 @dataclass(frozen=True)
 class CocoIds:
-    """Image and category ids of an existing COCO file, found by file name as `yolact evaluate` does, and class name."""
+    """Image and category ids of an existing COCO file.
+
+    Images are found by file name, as `yolact evaluate` finds them, and categories by class name.
+    """
 
     images: AnnotatedImages
     source: str
 
     @classmethod
     def of(cls, document: Any, source: str) -> CocoIds:
-        """Annotations are not looked at. Raises `UsageError` where the document is not COCO's."""
+        """The ids in a parsed JSON document; its annotations are not read. Raises `UsageError` if it is not COCO's."""
         try:
             return cls(parse_coco({**document, "annotations": []}, source), source)
         except (TypeError, ValueError) as error:
@@ -50,7 +53,7 @@ class CocoIds:
 
 @dataclass(frozen=True)
 class Coco(DocumentFormat):
-    """Read by pycocotools. Scores stand in each annotation as `score`; a copied picture under `images/`."""
+    """A COCO instances file, read by pycocotools. Annotations have a `score`; copied images lie in `images/`."""
 
     ids: CocoIds | None = None
 
@@ -70,32 +73,32 @@ class Coco(DocumentFormat):
     def category_id(self, label: int) -> int:
         return label + 1 if self.ids is None else self.ids.category(self.facts.classes[label])
 
-    def image_id(self, picture: Picture) -> int | str | None:
-        return picture.number if self.ids is None else self.ids.image(picture.row)
+    def image_id(self, image: ExportImage) -> int | str | None:
+        return image.number if self.ids is None else self.ids.image(image.row)
 
-    def items(self, picture: Picture) -> dict[str, list[Any]]:
-        image_id = self.image_id(picture)
+    def items(self, image: ExportImage) -> dict[str, list[Any]]:
+        image_id = self.image_id(image)
         if image_id is None:
             return {}
-        row = picture.row
-        image = {
+        row = image.row
+        entry = {
             "id": image_id,
-            "file_name": self.file_name(picture),
+            "file_name": self.file_name(image),
             "height": row.height,
             "width": row.width,
             "coco_url": row.uri,
             "lake_id": row.image_id,
         }
         annotations = [
-            {"id": picture.first_instance + position, "image_id": image_id, **self.instance_fields(instance)}
+            {"id": image.first_instance + position, "image_id": image_id, **self.instance_fields(instance)}
             for position, instance in enumerate(row.instances)
         ]
-        return {"images": [image], "annotations": annotations}
+        return {"images": [entry], "annotations": annotations}
 
-    def file_name(self, picture: Picture) -> str:
-        if picture.data is not None:
-            return self.picture_path(picture).removeprefix("images/")
-        return self.facts.names.relative(picture.row.image_id)
+    def file_name(self, image: ExportImage) -> str:
+        if image.data is not None:
+            return self.image_path(image).removeprefix("images/")
+        return self.facts.names.relative(image.row.image_id)
 
     def instance_fields(self, instance: Instance) -> dict[str, Any]:
         return {
@@ -108,7 +111,7 @@ class Coco(DocumentFormat):
         }
 
     def segmentation(self, instance: Instance) -> Any:
-        """Compressed RLE, or polygons. COCO's polygons know no holes: a hole is cut open to its outline."""
+        """Compressed RLE, or polygons. COCO's polygons have no holes, so a cut joins each hole to the outline."""
         if self.options.segmentation == "rle":
             return {"size": list(instance.rle["size"]), "counts": instance.rle["counts"].decode("ascii")}
         parts = mask_polygons(instance.rle, self.options.tolerance)
@@ -117,28 +120,27 @@ class Coco(DocumentFormat):
 
 
 class CocoResults(Coco):
-    """The list that `COCO.loadRes` takes, to be scored against a ground truth whose ids `--ids-from` gives.
+    """The list that `COCO.loadRes` reads, to be scored against the ground truth that `--ids-from` names.
 
-    A mask's score is its rescored one where the model has one, as COCO's mask evaluation wants it. Box evaluation takes
-    the tight boxes of the masks: `loadRes` makes them.
+    Where the model rescores its masks, the score is the mask's, as COCO's mask evaluation expects. Box evaluation uses
+    the tight boxes of the masks, which `loadRes` computes.
     """
 
     default_name = "results.json"
     sections: ClassVar[tuple[str, ...]] = ("",)
-    takes_pictures = False
 
     def head(self) -> dict[str, Any]:
         return {}
 
-    def items(self, picture: Picture) -> dict[str, list[Any]]:
-        image_id = self.image_id(picture)
+    def items(self, image: ExportImage) -> dict[str, list[Any]]:
+        image_id = self.image_id(image)
         if image_id is None:
             return {}
-        return {"": [{"image_id": image_id, **self.instance_fields(instance)} for instance in picture.row.instances]}
+        return {"": [{"image_id": image_id, **self.instance_fields(instance)} for instance in image.row.instances]}
 
     def instance_fields(self, instance: Instance) -> dict[str, Any]:
         fields = super().instance_fields(instance)
-        # with a bbox beside it, loadRes would take areas, and so AP by size, from boxes instead of masks
+        # where an entry has a bbox, loadRes takes its area from the box and not from the mask: AP by size would change
         for unwanted in ("area", "iscrowd", "bbox"):
             del fields[unwanted]
         if instance.mask_score is not None:
@@ -151,10 +153,10 @@ class FiftyOne(Coco):
 
     copies_by_default = True
 
-    def picture_path(self, picture: Picture) -> str:
-        return f"data/{self.stem(picture)}{picture.extension}"
+    def image_path(self, image: ExportImage) -> str:
+        return f"data/{self.stem(image)}{image.extension}"
 
-    def file_name(self, picture: Picture) -> str:
-        if picture.data is not None:
-            return self.picture_path(picture).removeprefix("data/")
-        return super().file_name(picture)
+    def file_name(self, image: ExportImage) -> str:
+        if image.data is not None:
+            return self.image_path(image).removeprefix("data/")
+        return super().file_name(image)

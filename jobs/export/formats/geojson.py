@@ -1,6 +1,6 @@
-"""GeoJSON: a FeatureCollection per picture, polygons with true holes and parts; read by QuPath, GDAL, shapely.
+"""GeoJSON: one FeatureCollection per image, read by QuPath, GDAL and shapely. Polygons keep their holes and parts.
 
-Coordinates are pixels of the picture, x to the right and y down.
+Coordinates are pixels of the image, x to the right and y down.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from typing import Any
 
 import shapely
 
-from jobs.export.formats.base import Format, Picture, compact_json
+from jobs.export.formats.base import ExportImage, Format, compact_json
 from jobs.table.polygons import float32_json, mask_polygons, plain_numbers, polygon_rings
 from jobs.table.read import Instance
 
 
 class GeoJson(Format):
-    """`NAME.geojson` for every picture. `classification` and `objectType` are what QuPath shows."""
+    """`NAME.geojson` for every image. QuPath shows `classification` and `objectType`."""
 
-    takes_pictures = False
-
-    def files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
-        row = picture.row
+    def files(self, image: ExportImage) -> Iterator[tuple[str, bytes]]:
+        row = image.row
         collection = {
             "type": "FeatureCollection",
             "image_id": row.image_id,
@@ -29,7 +27,7 @@ class GeoJson(Format):
             "width": row.width,
             "features": [self._feature(instance) for instance in row.instances],
         }
-        yield f"{self.stem(picture)}.geojson", compact_json(collection)
+        yield f"{self.stem(image)}.geojson", compact_json(collection)
 
     def _feature(self, instance: Instance) -> dict[str, Any]:
         return {

@@ -1,10 +1,10 @@
-"""Label Studio: a task per picture with the labels as a pre-annotation, to be corrected by people.
+"""Label Studio: one task per image, with the labels as a pre-annotation for people to correct.
 
-`--segmentation rle` gives brush masks (exact), `polygons` gives polygons, which are easier to drag about.
+`--segmentation rle` gives brush masks (exact); `polygons` gives polygons, which are easier to edit.
 
-Label Studio shows an image by its address. Addresses in an object store or on the web stay as they are (the project
-needs that store as cloud storage). It cannot open a file of the local disk by its path, nor a member of a tar shard or
-a row of Parquet: these are copied into the output, and named by Label Studio's convention for local files.
+Label Studio loads an image from its address. Addresses in an object store or on the web stay as they are (the project
+needs that store as cloud storage). Label Studio cannot open a local file by its path, a member of a tar shard or a row
+of Parquet. The export copies these into the output, and gives them addresses of Label Studio's local files.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from jobs.export.formats.base import DocumentFormat, Picture
+from jobs.export.formats.base import DocumentFormat, ExportImage
 from jobs.storage import is_local
 from jobs.table.polygons import float32_json, mask_polygons, one_ring, polygon_rings
 from jobs.table.read import Instance, LabelRow
 
 _FROM, _TO = "label", "image"
 _STORES = ("s3://", "gs://", "azure-blob://")
-#: what Label Studio serves from LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, which is then the output's folder
+#: the start of addresses below LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT, which the user sets to the output's folder
 LOCAL_FILES = "/data/local-files/?d="
 
 
@@ -34,34 +34,34 @@ class LabelStudio(DocumentFormat):
     copies_by_default = None
 
     def copies(self, row: LabelRow) -> bool:
-        """By default what Label Studio cannot reach; with `--image-prefix` the images are served already."""
-        if self.options.copy_pictures is not None:
-            return self.options.copy_pictures
+        """By default, whether Label Studio cannot reach the image. With `--image-prefix` it can reach all of them."""
+        if self.options.copy_images is not None:
+            return self.options.copy_images
         return self.options.image_prefix is None and (row.image_id != row.uri or is_local(row.uri))
 
-    def image_address(self, picture: Picture) -> str:
-        """Where Label Studio gets the image: copied, below `--image-prefix`, or at its own address."""
-        row, prefix = picture.row, self.options.image_prefix
-        if picture.data is not None:
-            path = self.picture_path(picture)
+    def image_address(self, image: ExportImage) -> str:
+        """The address for Label Studio: of the copy, below `--image-prefix`, or the image's own."""
+        row, prefix = image.row, self.options.image_prefix
+        if image.data is not None:
+            path = self.image_path(image)
             prefix = prefix or self.options.copied_prefix or LOCAL_FILES
         elif prefix is not None:
             path = self.facts.names.relative(row.image_id)
         else:
             return row.uri
-        # the keys of an object store are taken as they are written
+        # Label Studio takes keys of an object store as they are written, and decodes the paths of other addresses
         return prefix + (path if prefix.startswith(_STORES) else quote(path))
 
-    def items(self, picture: Picture) -> dict[str, list[Any]]:
-        row = picture.row
+    def items(self, image: ExportImage) -> dict[str, list[Any]]:
+        row = image.row
         scores = [instance.score for instance in row.instances]
         prediction = {
             "model_version": self.model,
             "score": float32_json(min(scores)) if scores else 0.0,
             "result": [self._region(instance) for instance in row.instances],
         }
-        data = {"image": self.image_address(picture), "image_id": row.image_id}
-        return {"": [{"id": picture.number, "data": data, "predictions": [prediction]}]}
+        data = {"image": self.image_address(image), "image_id": row.image_id}
+        return {"": [{"id": image.number, "data": data, "predictions": [prediction]}]}
 
     def common_files(self) -> Iterator[tuple[str, bytes]]:
         tag = "BrushLabels" if self.options.segmentation == "rle" else "PolygonLabels"
@@ -102,7 +102,7 @@ _CHANNELS = 4
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:
-    """A bool mask (height, width) as the list of byte values that goes into a region's `rle`."""
+    """The `rle` of a region for a bool mask (height, width): a list of byte values, in Label Studio's own code."""
     values = mask.astype(np.int8).ravel()
     starts = np.concatenate([[0], np.flatnonzero(np.diff(values)) + 1])
     lengths = np.diff(np.append(starts, len(values))) * _CHANNELS

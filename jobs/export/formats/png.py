@@ -1,6 +1,6 @@
-"""Masks as images: which instance and which class every pixel belongs to.
+"""Masks as PNG images: the value of a pixel is its instance, or its class.
 
-Where instances overlap, the one with the higher score is on top: in the table's order, the earlier one.
+Where instances overlap, a pixel gets the one with the higher score, which is the earlier one in the row.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from jobs.export.formats.base import Format, Picture, compact_json
+from jobs.export.formats.base import ExportImage, Format, compact_json
 from jobs.table.read import LabelRow
 
 
 class Png(Format):
-    """`instances/NAME.png` (16 bit) and `classes/NAME.png` (8 bit with a palette), and classes.json with the values."""
+    """`instances/NAME.png` (16 bit), `classes/NAME.png` (8 bit with a palette), and classes.json with their names."""
 
-    takes_pictures = False
-
-    def files(self, picture: Picture) -> Iterator[tuple[str, bytes]]:
-        stem = self.stem(picture)
-        instances, classes = id_maps(picture.row)
+    def files(self, image: ExportImage) -> Iterator[tuple[str, bytes]]:
+        stem = self.stem(image)
+        instances, classes = id_maps(image.row)
         yield f"instances/{stem}.png", png_bytes(instances)
         yield f"classes/{stem}.png", png_bytes(classes) if classes.max() > 255 else palette_png_bytes(classes)
 
@@ -36,7 +34,7 @@ class Png(Format):
 def id_maps(row: LabelRow) -> tuple[np.ndarray, np.ndarray]:
     """Two (height, width) uint16 maps, 0 for background: the instance's index in its row + 1, and its label + 1.
 
-    The index is that in the label table, before any instance was filtered out, so it leads back to the row.
+    The index is the one in the label table, before instances were filtered out, so that it can be looked up there.
     """
     shape = (row.height or 0, row.width or 0)
     instances, classes = np.zeros(shape, np.uint16), np.zeros(shape, np.uint16)

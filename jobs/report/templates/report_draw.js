@@ -1,5 +1,5 @@
-// Drawing one picture: its thumbnail, outlines as SVG in the picture's own pixels, names as small HTML labels.
-// Text from the table only ever goes in as text nodes.
+// Draws one image: its thumbnail, outlines as SVG in the image's own pixels, names as small HTML labels.
+// Text from the table is inserted only as text nodes.
 const report = JSON.parse(document.getElementById("data").textContent);
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,7 +16,7 @@ function makeSvg(tag, attributes) {
   return element;
 }
 
-// hues a golden angle apart, of one lightness to the eye: all carry dark text and stand out from a photo
+// hues a golden angle apart, of equal perceived lightness: dark text is readable on all of them
 function colour(number) {
   return `oklch(${number % 2 ? 74 : 82}% 0.17 ${Math.round((number * 137.508 + 235) % 360)})`;
 }
@@ -38,26 +38,26 @@ function nameTag(text, box, card, css) {
   return tag;
 }
 
-// small pictures get names for so many instances only, the best, and without scores;
-// a large one with more than so many shows the name under the pointer alone
+// a card names only this many instances, the best ones, without scores
 const NAMES_ON_CARD = 6;
+// a large view with more instances than this shows only the name under the pointer
 const CROWD = 30;
 
-function drawPicture(card, large) {
-  const picture = make("div", "picture");
-  if (!card.picture) {
-    picture.append(make("div", "failed", `${card.status}${card.error ? `: ${card.error}` : ""}`));
-    return picture;
+function makeDrawing(card, large) {
+  const drawing = make("div", "drawing");
+  if (!card.image) {
+    drawing.append(make("div", "failed", `${card.status}${card.error ? `: ${card.error}` : ""}`));
+    return drawing;
   }
   const image = make("img");
-  if (large && card.instances.length > CROWD) picture.classList.add("crowded");
-  image.src = card.picture;
+  if (large && card.instances.length > CROWD) drawing.classList.add("crowded");
+  image.src = card.image;
   image.alt = large ? describe(card) : "";
   image.decoding = "async";
   const svg = makeSvg("svg", { viewBox: `0 0 ${card.width} ${card.height}`, "aria-hidden": "true", preserveAspectRatio: "none" });
   const tags = make("div");
   tags.setAttribute("aria-hidden", "true");
-  // the best on top: drawn last
+  // the best instance is drawn last, so that it is on top
   for (let i = card.instances.length - 1; i >= 0; i--) {
     const instance = card.instances[i];
     const group = makeSvg("g", { class: instance.wrong ? "instance wrong" : "instance", "data-index": i });
@@ -72,8 +72,8 @@ function drawPicture(card, large) {
     tag.dataset.index = i;
     tag.style.setProperty("--c", instanceColour(instance, i));
     tags.append(tag);
-    if (large) group.addEventListener("mouseenter", () => point(picture, i, true));
-    if (large) group.addEventListener("mouseleave", () => point(picture, i, false));
+    if (large) group.addEventListener("mouseenter", () => point(drawing, i, true));
+    if (large) group.addEventListener("mouseleave", () => point(drawing, i, false));
   }
   for (const missed of card.missed ?? []) {
     const group = makeSvg("g", { class: "missed" });
@@ -81,20 +81,20 @@ function drawPicture(card, large) {
     svg.append(group);
     if (large) tags.append(nameTag(`missed ${missed.name}`, missed.box, card, "name missed"));
   }
-  picture.append(image, svg, tags);
-  applyVisibility(card, picture);
-  return picture;
+  drawing.append(image, svg, tags);
+  applyVisibility(card, drawing);
+  return drawing;
 }
 
-// brings one instance of the large view forward: its outline, its name and its row
-function point(picture, index, on) {
-  for (const element of picture.querySelectorAll(`[data-index="${index}"]`)) element.classList.toggle("hover", on);
+// highlights one instance of the large view: its outline, its name and its row
+function point(drawing, index, on) {
+  for (const element of drawing.querySelectorAll(`[data-index="${index}"]`)) element.classList.toggle("hover", on);
   document.querySelector(`#instances tr[data-index="${index}"]`)?.classList.toggle("hover", on);
 }
 
-// what is shown of a drawn picture: by score, by class, and what was switched off one by one
-function applyVisibility(card, picture) {
-  for (const element of picture.querySelectorAll("[data-index]")) {
+// shows and hides the instances of a drawing: by score, by class, and by the instances' own switches
+function applyVisibility(card, drawing) {
+  for (const element of drawing.querySelectorAll("[data-index]")) {
     const instance = card.instances[element.dataset.index];
     const hidden = instance.score < state.score || card.off.has(Number(element.dataset.index));
     element.style.display = hidden ? "none" : "";

@@ -1,4 +1,4 @@
-// The gallery: filters, order, and cards that are drawn when they come near the screen.
+// The gallery: filters, order, and cards. A card is drawn when it comes near the screen.
 const root = document.documentElement;
 const grid = document.getElementById("grid");
 const control = (id) => document.getElementById(id);
@@ -25,7 +25,7 @@ function makeCard(card, number) {
   card.element.style.setProperty("--ratio", Math.max(0.4, Math.min(3.5, card.ratio)));
   card.button = make("button");
   card.button.type = "button";
-  card.button.append(make("div", "picture"));
+  card.button.append(make("div", "drawing"));
   card.button.addEventListener("click", () => openViewer(card));
   const caption = make("div", "caption");
   const name = make("b", "", card.id.split(/[/#]/).slice(-2).join("/"));
@@ -37,7 +37,7 @@ function makeCard(card, number) {
 
 function drawCard(card) {
   card.drawn = true;
-  card.button.replaceChildren(drawPicture(card, false));
+  card.button.replaceChildren(makeDrawing(card, false));
 }
 
 function fits(card) {
@@ -74,7 +74,7 @@ function update() {
     else nearby.observe(card.element);
   }
   const total = report.cards.length;
-  control("count").textContent = `${shown.length.toLocaleString("en")} of ${total.toLocaleString("en")} pictures, ${instances.toLocaleString("en")} instances`;
+  control("count").textContent = `${shown.length.toLocaleString("en")} of ${total.toLocaleString("en")} images, ${instances.toLocaleString("en")} instances`;
   control("nothing").hidden = shown.length > 0;
   control("score-value").textContent = state.score.toFixed(2);
 }
@@ -105,7 +105,7 @@ function fillChoices() {
   control("status").append(...statuses.map((status) => new Option(status, status)));
 }
 
-// arrow keys walk over the cards; up and down by rows as they are laid out
+// arrow keys move over the cards; up and down go by rows of the layout
 function walk(event) {
   const index = shown.findIndex((card) => card.button === document.activeElement);
   if (index < 0) return;

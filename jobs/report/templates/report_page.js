@@ -1,13 +1,13 @@
-// The large view of one picture, the sortable table of classes, the prototypes, keys and theme.
+// The large view of one image, the sortable table of classes, the prototypes, keys and theme.
 const viewer = control("viewer");
 let current = null;
 
 function openViewer(card) {
   current = card;
   if (!viewer.open) viewer.showModal();
-  const picture = drawPicture(card, true);
-  picture.style.setProperty("--ratio", card.ratio);
-  control("stage").replaceChildren(picture);
+  const drawing = makeDrawing(card, true);
+  drawing.style.setProperty("--ratio", card.ratio);
+  control("stage").replaceChildren(drawing);
   control("viewer-title").textContent = card.id;
   const size = card.width ? `${card.width} × ${card.height} px` : "size unknown";
   const notes = [make("span", "quiet", `${card.status} · ${size}`)];
@@ -15,11 +15,11 @@ function openViewer(card) {
   if (card.reasons.length) notes.push(make("br"), make("span", "why", card.reasons.join(" · ")));
   if (card.missed?.length) notes.push(make("br"), make("span", "why", `missed: ${card.missed.map((m) => m.name).join(", ")}`));
   control("viewer-notes").replaceChildren(...notes);
-  control("instances").tBodies[0].replaceChildren(...card.instances.map((instance, i) => instanceRow(card, instance, i, picture)));
+  control("instances").tBodies[0].replaceChildren(...card.instances.map((instance, i) => instanceRow(card, instance, i, drawing)));
   control("instances").hidden = card.instances.length === 0;
 }
 
-function instanceRow(card, instance, index, picture) {
+function instanceRow(card, instance, index, drawing) {
   const row = make("tr");
   const box = make("input");
   box.type = "checkbox";
@@ -28,7 +28,7 @@ function instanceRow(card, instance, index, picture) {
   box.addEventListener("change", () => {
     if (box.checked) card.off.delete(index);
     else card.off.add(index);
-    applyVisibility(card, picture);
+    applyVisibility(card, drawing);
     if (card.drawn) applyVisibility(card, card.button.firstChild);
   });
   const name = make("th");
@@ -42,7 +42,7 @@ function instanceRow(card, instance, index, picture) {
   row.append(first, name, make("td", "number", score), make("td", "number", instance.area.toLocaleString("en")));
   row.dataset.index = index;
   for (const [event, on] of [["mouseenter", true], ["mouseleave", false], ["focusin", true], ["focusout", false]])
-    row.addEventListener(event, () => point(picture, index, on));
+    row.addEventListener(event, () => point(drawing, index, on));
   return row;
 }
 
@@ -102,7 +102,7 @@ function pressKey(event) {
 
 report.cards.forEach(makeCard);
 fillChoices();
-// where all are of one class, names say nothing
+// where all instances are of one class, names are useless
 if (Object.keys(report.classes).length === 1) control("names").defaultChecked = false;
 for (const event of ["input", "change"]) document.querySelector(".controls").addEventListener(event, readControls);
 document.querySelector(".controls").addEventListener("reset", () => setTimeout(readControls));
@@ -121,7 +121,7 @@ if (classes) {
     if (label === undefined) return;
     control("class").value = label;
     readControls();
-    control("pictures").scrollIntoView();
+    control("images").scrollIntoView();
   });
 }
 showPrototypes();

@@ -13,11 +13,14 @@ import shapely
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
-from support.tables import CLASS_NAMES, failed_row, instance, random_rows, row, write_labels
+from support.tables import CLASS_NAMES, export, failed_row, instance, random_rows, row, write_labels
 
 from jobs.export import run
-from jobs.export.options import ExportConfig
-from jobs.runtime.errors import EXIT_OK, UsageError
+from jobs.export.formats import FORMATS
+from jobs.export.formats.base import DocumentFormat
+from jobs.export.formats.coco import Coco
+from jobs.export.options import COCO_FORMATS, DOCUMENT_FORMATS, IMAGE_FORMATS, ExportConfig
+from jobs.runtime.errors import UsageError
 from jobs.table.read import read_labels
 
 ROOT = "s3://lake/photos/"
@@ -25,18 +28,13 @@ ROOT = "s3://lake/photos/"
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
-    """60 pictures in two parts and row groups of 10, so that pieces and files do not coincide."""
+    """60 images in two parts and row groups of 10, so that pieces and files do not coincide."""
     rows = random_rows(60, root=ROOT)
     return write_labels(tmp_path_factory.mktemp("labels") / "out", [rows[:25], rows[25:]], row_group_size=10)
 
 
-def export(labels: str, target: Path, **options) -> Path:
-    assert run(ExportConfig(labels, str(target), address="local", **{"rows_per_task": 10**9, **options})) == EXIT_OK
-    return target
-
-
 def expected(labels: str, keep=lambda instance: True) -> dict[str, list]:
-    """Per picture with labels, by its path below the root, the instances that `keep` wants."""
+    """Per image with labels, by its path below the root, the instances that `keep` wants."""
     return {
         image.image_id.removeprefix(ROOT): [i for i in image.instances if keep(i)]
         for image in read_labels(labels)
@@ -100,7 +98,7 @@ def test_pieces_on_ray_give_the_same_bytes_as_one_process(output, tmp_path, loca
         ({"min_area": 200, "max_area": 900}, lambda i: 200 <= i.area <= 900),
     ],
 )
-def test_filters_take_instances_and_leave_pictures(output, tmp_path, options, keep):
+def test_filters_take_instances_and_leave_images(output, tmp_path, options, keep):
     labels = one_part(output)
     wanted = {name: [i for i in found if keep(i)] for name, found in expected(labels).items()}
     assert sum(map(len, wanted.values())) < sum(map(len, expected(labels).values()))
@@ -254,6 +252,12 @@ def test_a_table_of_failures_exports_as_nothing(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == []
 
 
+def test_the_sets_of_format_names_agree_with_the_formats():
+    assert {name for name, kind in FORMATS.items() if issubclass(kind, DocumentFormat)} == DOCUMENT_FORMATS
+    assert {name for name, kind in FORMATS.items() if issubclass(kind, Coco)} == COCO_FORMATS
+    assert set(FORMATS) >= IMAGE_FORMATS
+
+
 @pytest.mark.process
 def test_what_cannot_be_done_is_said_in_one_line(output, tmp_path):
     def refused(**options) -> str:
@@ -266,7 +270,12 @@ def test_what_cannot_be_done_is_said_in_one_line(output, tmp_path):
     assert "--min-score 7" in refused(min_score=7.0)
     assert "--tolerance -1" in refused(tolerance=-1.0)
     assert "png is a folder of files" in refused(format="png", output=str(tmp_path / "x.json"))
-    assert "no place for pictures" in refused(format="png", pictures="copy")
+    for name in set(FORMATS) - IMAGE_FORMATS:
+        assert "no place for images" in refused(format=name, pictures="copy")
+    assert "names no image by an address" in refused(format="yolo", image_prefix="https://host/")
+    assert "only run lengths" in refused(format="coco-results", segmentation="polygons")
+    assert "has no COCO ids" in refused(format="yolo", ids_from=str(tmp_path / "x.json"))
+    assert "png is a folder of files" in refused(format="png", labels=str(tmp_path / "no labels"), output="x.json")
     (tmp_path / "words").write_text("words")
     assert "not a JSON file" in refused(ids_from=str(tmp_path / "words"))
     (tmp_path / "full").mkdir()

@@ -30,7 +30,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
 
 def write_table(folder: Path, rows: int) -> str:
-    """A run's OUTPUT of so many rows in one file; the same pictures over and over under other names."""
+    """A run's OUTPUT of so many rows in one file; the same images over and over under other names."""
     (folder / "labels").mkdir(parents=True)
     drawn = pa.Table.from_pylist(random_rows(ROWS_AT_ONCE), schema=LABELS)
     with pq.ParquetWriter(folder / "labels" / "part-000000.parquet", LABELS) as writer:

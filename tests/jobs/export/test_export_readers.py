@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -15,14 +14,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from support.lakes import draw_pictures, tar_bytes
-from support.tables import CLASS_NAMES, instance, row, write_labels
+from support.tables import CLASS_NAMES, export, instance, row, write_labels
 
-from jobs.export import run
 from jobs.export.formats.label_studio import LOCAL_FILES
-from jobs.export.options import ExportConfig
 from jobs.lake import expand_inputs
 from jobs.lake.index import index_source
-from jobs.runtime.errors import EXIT_OK, UsageError
+from jobs.runtime.errors import UsageError
 from jobs.table import parquet as tables
 from jobs.table.read import LabelRow, read_labels
 
@@ -53,24 +50,24 @@ def output(tmp_path_factory) -> str:
     """An OUTPUT over loose files in folders and a tar shard; the first image has 400 instances, each other one two."""
     folder = tmp_path_factory.mktemp("odd")
     lake = folder / "lake"
-    pictures = list(draw_pictures(len(NAMES) + 2, seed=3).values())
+    images = list(draw_pictures(len(NAMES) + 2, seed=3).values())
     stream = io.BytesIO()
     Image.new("RGB", (100, 64), (90, 120, 30)).save(stream, "JPEG")
-    pictures[0] = stream.getvalue()
-    for name, data in zip(NAMES, pictures, strict=False):
+    images[0] = stream.getvalue()
+    for name, data in zip(NAMES, images, strict=False):
         path = lake / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    members = [("images/m 1.jpg", pictures[-2]), ("x/m#2.jpg", pictures[-1])]
+    members = [("images/m 1.jpg", images[-2]), ("x/m#2.jpg", images[-1])]
     (lake / "shard 0.tar").write_bytes(tar_bytes(members))
-    content = {str(lake / name): data for name, data in zip(NAMES, pictures, strict=False)}
+    content = {str(lake / name): data for name, data in zip(NAMES, images, strict=False)}
     index = [index_source(source) for source in expand_inputs([str(lake)])]
     rows = []
     for entry in (entry for table in index for entry in table.to_pylist()):
         data = content.get(entry["image_id"]) or dict(members)[entry["image_id"].split("#", 1)[1]]
         with Image.open(io.BytesIO(data)) as image:
             width, height = image.size
-        if data is pictures[0]:
+        if data is images[0]:
             found = many_instances(height, width)
         else:
             masks = np.zeros((2, height, width), bool)
@@ -81,11 +78,6 @@ def output(tmp_path_factory) -> str:
     (folder / "out" / "manifest").mkdir()
     (folder / "out" / "manifest" / "part-000000.parquet").write_bytes(tables.to_bytes(pa.concat_tables(index)))
     return labels
-
-
-def export(labels: str, target: Path, **options) -> Path:
-    assert run(ExportConfig(labels, str(target), rows_per_task=10**9, **options)) == EXIT_OK
-    return target
 
 
 def labelled(output: str) -> list[LabelRow]:

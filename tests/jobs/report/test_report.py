@@ -41,11 +41,11 @@ def test_numbers_are_those_of_a_plain_count(output, rows_per_piece, batch_rows):
     numbers = numbers_of(output, rows_per_piece, batch_rows)
     images = list(read_labels(output))
     found = [i for image in images for i in image.instances]
-    assert numbers.pictures == len(images)
+    assert numbers.images == len(images)
     assert numbers.statuses == Counter(image.status for image in images)
     assert numbers.instances == len(found)
-    assert numbers.per_picture[2] == sum(len(image.instances) == 2 for image in images if image.ok)
-    assert numbers.per_picture.sum() == numbers.ok
+    assert numbers.per_image[2] == sum(len(image.instances) == 2 for image in images if image.ok)
+    assert numbers.per_image.sum() == numbers.ok
     assert numbers.areas[8] == sum(256 <= i.area < 512 for i in found)
     assert numbers.scores[19] == sum(i.score >= 0.95 for i in found)
     for label, of_class in numbers.classes.items():
@@ -53,7 +53,7 @@ def test_numbers_are_those_of_a_plain_count(output, rows_per_piece, batch_rows):
         assert of_class.name == CLASS_NAMES[label]
         assert of_class.instances == len(mine) == of_class.sizes.sum()
         assert of_class.mean_score == pytest.approx(np.mean([i.score for i in mine]))
-        assert of_class.pictures == sum(any(i.label == label for i in image.instances) for image in images)
+        assert of_class.images == sum(any(i.label == label for i in image.instances) for image in images)
     [(reason, failures)] = numbers.failures.items()
     assert reason == ("undecodable", "truncated file")
     assert failures.count == sum(not image.ok for image in images)
@@ -106,7 +106,7 @@ def found(boxes, labels=None, scores=None, areas=None, size=(100, 100)) -> Found
     )
 
 
-def test_what_makes_a_picture_worrying():
+def test_what_makes_an_image_worrying():
     quiet = Reviewer({0: (np.log2(100 / 10_000), 0.5)}, max_detections=3)
     assert quiet.judge(found([[20, 20, 10, 10]])) == (0, ())
     assert quiet.judge(found([[20, 20, 10, 10]], scores=[0.25]))[1] == ("score as low as 0.25",)
@@ -128,9 +128,8 @@ def test_overlap_and_border_by_hand():
 
 
 def test_the_review_queue_is_the_worst_of_the_whole_table(output, local_ray):
-    content = build_report(
-        open_labels(output), samples=0, review=5, seed=0, truth=None, rows_per_task=10**9, address="local"
-    )
+    config = ReportConfig(output, "report.html", samples=0, review=5, rows_per_task=10**9, address="local")
+    content = build_report(open_labels(output), config, None)
     reviewer = Reviewer(content.numbers.size_medians(), None)
     suspects = []
     for number, piece in enumerate(open_labels(output).pieces(10**9)):
@@ -146,7 +145,7 @@ def test_the_review_queue_is_the_worst_of_the_whole_table(output, local_ray):
     assert make_picks({}, []) == {}
 
 
-def test_a_picture_in_sample_and_queue_is_shown_once(tmp_path):
+def test_an_image_in_sample_and_queue_is_shown_once(tmp_path):
     rows = pictured_rows(tmp_path / "lake", 8)
     output = write_labels(tmp_path / "out", [rows])
     page = tmp_path / "report.html"
@@ -155,7 +154,7 @@ def test_a_picture_in_sample_and_queue_is_shown_once(tmp_path):
     assert sorted(card["id"] for card in cards) == sorted(r["image_id"] for r in rows)
     assert sorted(card["sampled"] for card in cards) == list(range(8))
     assert sum(card["reviewed"] is not None for card in cards) <= 3
-    assert all(card["picture"].startswith("data:image/webp;base64,") for card in cards)
+    assert all(card["image"].startswith("data:image/webp;base64,") for card in cards)
 
 
 def test_the_page_reaches_for_nothing_and_hostile_names_stay_text(tmp_path):
@@ -215,7 +214,7 @@ def test_tables_with_nothing_to_show(tmp_path):
         page = tmp_path / f"{name}.html"
         assert run(ReportConfig(write_labels(tmp_path / name, [rows]), str(page))) == EXIT_OK
         assert len(page_data(page)["cards"]) == len(rows)
-    # the picture of "blank" is not there: the page says so and stands
+    # the image of "blank" is not there: the page says so and stands
     assert "could not be read from the lake" in (tmp_path / "blank.html").read_text()
 
 

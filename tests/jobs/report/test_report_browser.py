@@ -15,7 +15,7 @@ from jobs.report.options import ReportConfig
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
-    """Ten pictures, one with a hostile name, and one that failed; scores and classes are the rows' own."""
+    """Ten images, one with a hostile name, and one that failed; scores and classes are the rows' own."""
     names = [f"photo-{i}.jpg" for i in range(9)] + [HOSTILE.replace("/", "")]
     rows = pictured_rows(tmp_path_factory.mktemp("lake"), 10, names)
     rows[0]["instances"][0]["category"] = rows[0]["instances"][0]["category"] + HOSTILE
@@ -46,7 +46,7 @@ def css(browser, selector: str) -> list:
 
 
 def until(browser, condition):
-    """What `condition` gives once it is true; pictures are drawn when the browser finds the time."""
+    """What `condition` gives once it is true; images are drawn when the browser finds the time."""
     from selenium.webdriver.support.wait import WebDriverWait
 
     return WebDriverWait(browser, 60, poll_frequency=0.1).until(lambda _: condition())
@@ -79,26 +79,26 @@ def press(browser, *keys: str) -> None:
 
 def test_the_page_opens_with_the_whole_sample(opened, rows):
     instances = sum(len(row["instances"]) for row in rows)
-    assert count(opened) == f"11 of 11 pictures, {instances} instances"
+    assert count(opened) == f"11 of 11 images, {instances} instances"
     assert len(css(opened, ".card")) == 11
     assert "Label report" in opened.title
 
 
-def test_class_status_and_set_filter_the_pictures(opened, rows):
+def test_class_status_and_set_filter_the_images(opened, rows):
     choose(opened, "class", "1")
     wanted = [row for row in rows if any(i["label"] == 1 for i in row["instances"])]
-    assert count(opened).startswith(f"{len(wanted)} of 11 pictures")
+    assert count(opened).startswith(f"{len(wanted)} of 11 images")
     assert len(css(opened, ".card")) == len(wanted)
     choose(opened, "class", "")
     choose(opened, "status", "undecodable")
-    assert count(opened) == "1 of 11 pictures, 0 instances"
+    assert count(opened) == "1 of 11 images, 0 instances"
     assert HOSTILE in css(opened, ".card button")[0].get_attribute("aria-label")
     choose(opened, "class", "1")
     assert css(opened, "#nothing")[0].is_displayed()
     css(opened, "#reset")[0].click()
     assert count(opened).startswith("11 of 11")
     css(opened, "input[value=review] + span")[0].click()
-    assert count(opened).startswith("4 of 11 pictures")
+    assert count(opened).startswith("4 of 11 images")
 
 
 def test_the_slider_hides_low_scores(opened, rows):
@@ -106,14 +106,14 @@ def test_the_slider_hides_low_scores(opened, rows):
     middle = round(scores[len(scores) // 2], 2)
     set_score(opened, middle)
     left = sum(score >= middle for score in scores)
-    assert count(opened) == f"11 of 11 pictures, {left} instances"
+    assert count(opened) == f"11 of 11 images, {left} instances"
     assert css(opened, "#score-value")[0].text == f"{middle:.2f}"
-    until(opened, lambda: len(css(opened, ".card .picture > *")) >= 11)
+    until(opened, lambda: len(css(opened, ".card .drawing > *")) >= 11)
     drawn = opened.execute_script(
         "return [...document.querySelectorAll('g.instance')].filter(g => g.style.display !== 'none').length"
     )
     assert drawn == left
-    # with a class chosen, pictures whose instances of it are all hidden go
+    # with a class chosen, images whose instances of it are all hidden go
     choose(opened, "class", "0")
     wanted = [r for r in rows if any(i["label"] == 0 and i["score"] >= middle for i in r["instances"])]
     assert count(opened).startswith(f"{len(wanted)} of 11")
@@ -160,8 +160,8 @@ def test_the_large_view_by_keyboard_alone(opened, rows):
 def test_one_instance_is_switched_off_in_both_views(opened, rows):
     set_score(opened, 0)
     until(opened, lambda: css(opened, ".card svg"))
-    pictures = [c for c in css(opened, ".card button") if "<svg" in c.get_attribute("innerHTML")]
-    pictures[0].click()
+    images = [c for c in css(opened, ".card button") if "<svg" in c.get_attribute("innerHTML")]
+    images[0].click()
     boxes = css(opened, "#instances tbody input")
     boxes[0].click()
     hidden = "return [...document.querySelectorAll(arguments[0])].map(g => g.style.display)"
@@ -170,7 +170,7 @@ def test_one_instance_is_switched_off_in_both_views(opened, rows):
     assert opened.execute_script(hidden, ".card g[data-index='0']").count("none") == 1
 
 
-def test_every_control_has_a_name_and_every_picture_a_description(opened):
+def test_every_control_has_a_name_and_every_image_a_description(opened):
     unnamed = opened.execute_script(
         """return [...document.querySelectorAll('input, select, button')].filter(e => e.offsetParent !== null
            && !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).map(e => e.outerHTML)"""
@@ -182,7 +182,7 @@ def test_every_control_has_a_name_and_every_picture_a_description(opened):
         assert len([e for e in css(opened, f"main {level}, header {level}") if e.is_displayed()]) >= texts
 
 
-def test_classes_are_sorted_and_lead_to_their_pictures(opened):
+def test_classes_are_sorted_and_lead_to_their_images(opened):
     column = "return [...document.querySelectorAll('#classes tbody tr')].map(r => r.cells[0].dataset.sort)"
     by_count = opened.execute_script(column)
     opened.execute_script("document.querySelector('#classes thead button').click()")
@@ -211,7 +211,7 @@ def test_text_keeps_its_contrast_in_both_themes(opened, theme):
     assert worst[0] >= 4.5, worst
 
 
-def test_500_pictures_stay_under_30_mb_and_are_ready_in_two_seconds(browser, tmp_path):
+def test_500_images_stay_under_30_mb_and_are_ready_in_two_seconds(browser, tmp_path):
     """The time is the page's own, the best of a few: from the start of navigation until every control works."""
     rows = pictured_rows(tmp_path / "lake", 500)
     page = tmp_path / "report.html"
@@ -222,7 +222,7 @@ def test_500_pictures_stay_under_30_mb_and_are_ready_in_two_seconds(browser, tmp
     data = json.loads(text[start + len('id="data">') : end])
     padding = "A" * (20_000_000 * 4 // 3 // 500)
     for card in data["cards"]:
-        card["reserve"] = padding[: max(0, len(padding) - len(card["picture"]))]
+        card["reserve"] = padding[: max(0, len(padding) - len(card["image"]))]
     heavy = text[:start] + 'id="data">' + json.dumps(data) + text[end:]
     assert len(heavy) < 30_000_000
     page.write_text(heavy)

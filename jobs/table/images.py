@@ -1,4 +1,4 @@
-"""The pictures behind a label table: read back from the lake by the ids of its rows."""
+"""Reads the images of a label table from the lake, by the ids of the rows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling
 
 
 @dataclass(frozen=True)
-class PictureSource:
-    """Finds images through the manifest beside the labels; without one, plain objects by their `uri`.
+class ImageSource:
+    """Finds images through the manifest beside the labels. Without a manifest it reads plain objects by their `uri`.
 
-    `columns` are the Parquet columns that the run was told. `patience_seconds` is how long to try again while the store
-    does not answer; None is as long as the label job would.
+    `columns` are the Parquet columns that the user gave to the run. `patience_seconds` is how long requests are
+    repeated while the store does not answer; None is as long as in the label job.
     """
 
     output: str | None
@@ -38,14 +38,14 @@ class PictureSource:
     columns: lake.ParquetColumns | None = None
 
     @classmethod
-    def of(cls, table: LabelTable, patience_seconds: float | None = None) -> PictureSource:
-        """The images of a table, read from the Parquet columns that its run was given. Raises as `LabelTable.run`."""
+    def of(cls, table: LabelTable, patience_seconds: float | None = None) -> ImageSource:
+        """The images of a table; `columns` come from its run.json. Raises what `LabelTable.run` raises."""
         identity = (table.run or RunRecord()).identity
         columns = lake.ParquetColumns(identity.get("image_column"), identity.get("id_column"))
         return cls(table.output, patience_seconds=patience_seconds, columns=columns)
 
     def fetch(self, part: str, rows: Sequence[tuple[str, str]]) -> list[bytes | lake.Problem]:
-        """Encoded bytes for rows of one label file, in order; a `Problem` for a picture that is not to be had.
+        """Encoded bytes for rows of one label file, in order; a `Problem` for an image that cannot be read.
 
         `part` is the label file's name ("part-000000.parquet"), `rows` are (image_id, uri). Neighbours in a tar shard
         are read together. Raises `storage.TransientStorageError` where the store does not answer.
@@ -76,7 +76,7 @@ def _manifest_part(uri: str) -> pa.Table | None:
 def _plain_address(image_id: str, uri: str) -> dict[str, Any]:
     if image_id != lake.object_id(uri):
         raise UsageError(
-            f"{image_id!r} stands inside of {uri!r} and only the run's manifest/ says where; "
+            f"{image_id!r} lies inside {uri!r} and only the run's manifest/ says where; "
             "give the OUTPUT of `yolact label`, not single files of it"
         )
     return {
@@ -91,12 +91,12 @@ def _plain_address(image_id: str, uri: str) -> dict[str, Any]:
 
 
 def upright(data: bytes) -> bytes:
-    """The same picture with its EXIF orientation applied, since labels count pixels that way and few readers turn it.
+    """The same encoded image with its EXIF orientation applied: labels count pixels that way, and few readers do it.
 
-    Bytes come back unchanged if the picture lies as it is stored. Otherwise it is written again in its own format,
-    lossless where the format is and JPEG at quality 95.
+    An image that needs no turn comes back unchanged. Another is encoded again in its own format: lossless where the
+    format is lossless, JPEG at quality 95.
     """
-    # XMP data may state a turn too, which labels do not follow
+    # XMP data may also state an orientation; labels ignore that one
     if stored_orientation(data) == 1:
         return data
     with Image.open(io.BytesIO(data)) as image:

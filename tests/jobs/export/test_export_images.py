@@ -1,4 +1,4 @@
-"""Exports that take the pictures along: from plain files and from tar shards, upright, read by their own tools."""
+"""Exports that copy the images, from plain files and from tar shards: upright, and read by the tools they are for."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from support.lakes import draw_pictures, tar_bytes
-from support.tables import CLASS_NAMES, failed_row, instance, row, write_labels
+from support.tables import CLASS_NAMES, export, failed_row, instance, row, write_labels
 
 from jobs.export import run
 from jobs.export.options import ExportConfig
 from jobs.lake import ParquetColumns, expand_inputs
 from jobs.lake.index import index_source
-from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, UsageError
+from jobs.runtime.errors import EXIT_TOO_MANY_BAD_IMAGES, UsageError
 from jobs.table import parquet as tables
-from jobs.table.pictures import PictureSource, upright
+from jobs.table.images import ImageSource, upright
 from jobs.table.read import open_labels, read_labels
 
 
 def turned(data: bytes) -> bytes:
-    """The same picture stored lying on its side, with the EXIF note that puts it upright."""
+    """The same image stored lying on its side, with the EXIF note that puts it upright."""
     stream = io.BytesIO()
     with Image.open(io.BytesIO(data)) as image:
         exif = Image.Exif()
@@ -36,7 +36,7 @@ def turned(data: bytes) -> bytes:
 
 
 def labels_of(image_id: str, uri: str, data: bytes, seed: int) -> dict:
-    """A row with up to two blocks as instances, of the picture as it is seen."""
+    """A row with up to two blocks as instances, of the image as it is seen."""
     with Image.open(io.BytesIO(upright(data))) as image:
         width, height = image.size
     found = []
@@ -49,7 +49,7 @@ def labels_of(image_id: str, uri: str, data: bytes, seed: int) -> dict:
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def images():
     drawn = draw_pictures(6)
     names = list(drawn)
     drawn[names[1]] = turned(drawn[names[1]])
@@ -57,33 +57,28 @@ def pictures():
 
 
 @pytest.fixture(scope="module", params=["files", "shards"])
-def output(request, tmp_path_factory, pictures):
+def output(request, tmp_path_factory, images):
     """An OUTPUT with manifest, over loose files or over two tar shards."""
     folder = tmp_path_factory.mktemp(request.param)
     lake = folder / "lake"
     lake.mkdir()
-    names = list(pictures)
+    names = list(images)
     if request.param == "files":
         for name in names:
-            (lake / name).write_bytes(pictures[name])
+            (lake / name).write_bytes(images[name])
     else:
         for shard, some in enumerate((names[:4], names[4:])):
-            (lake / f"s{shard}.tar").write_bytes(tar_bytes([(f"dir/{name}", pictures[name]) for name in some]))
+            (lake / f"s{shard}.tar").write_bytes(tar_bytes([(f"dir/{name}", images[name]) for name in some]))
     index = [index_source(source) for source in expand_inputs([str(lake)])]
     rows = []
     for entry in (entry for table in index for entry in table.to_pylist()):
         name = entry["image_id"].rsplit("/", 1)[-1]
-        rows.append(labels_of(entry["image_id"], entry["uri"], pictures[name], names.index(name)))
+        rows.append(labels_of(entry["image_id"], entry["uri"], images[name], names.index(name)))
     rows.append(failed_row(str(lake / "broken.jpg")))
     labels = write_labels(folder / "out", [rows])
     (folder / "out" / "manifest").mkdir()
     (folder / "out" / "manifest" / "part-000000.parquet").write_bytes(tables.to_bytes(pa.concat_tables(index)))
     return labels
-
-
-def export(labels: str, target: Path, **options) -> Path:
-    assert run(ExportConfig(labels, str(target), rows_per_task=10**9, **options)) == EXIT_OK
-    return target
 
 
 def by_name(labels: str) -> dict[str, object]:
@@ -95,7 +90,7 @@ def pixels(data: bytes) -> np.ndarray:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def test_yolo_is_loaded_by_ultralytics(output, tmp_path, pictures, monkeypatch):
+def test_yolo_is_loaded_by_ultralytics(output, tmp_path, images, monkeypatch):
     for name, value in {
         "YOLO_CONFIG_DIR": str(tmp_path / "cfg"),
         "YOLO_OFFLINE": "true",
@@ -125,7 +120,7 @@ def test_yolo_is_loaded_by_ultralytics(output, tmp_path, pictures, monkeypatch):
             assert not (painted.astype(bool) & ~near).any()
 
 
-def test_webdataset_is_read_by_its_library(output, tmp_path, pictures):
+def test_webdataset_is_read_by_its_library(output, tmp_path, images):
     wds = pytest.importorskip("webdataset", reason="webdataset is not installed (tests/readers.txt)")
     target = export(output, tmp_path / "wds", format="webdataset")
     shards = sorted(str(path) for path in target.glob("*.tar"))
@@ -148,11 +143,11 @@ def test_webdataset_is_read_by_its_library(output, tmp_path, pictures):
     assert json.loads((target / "classes.json").read_text()) == {str(i): name for i, name in enumerate(CLASS_NAMES)}
 
 
-def test_pictures_come_unchanged_or_upright(output, tmp_path, pictures):
+def test_images_come_unchanged_or_upright(output, tmp_path, images):
     target = export(output, tmp_path / "coco", format="coco", pictures="copy")
     document = json.loads((target / "labels.json").read_text())
     assert len(document["images"]) == 6
-    for number, (name, data) in enumerate(pictures.items()):
+    for number, (name, data) in enumerate(images.items()):
         [entry] = [image for image in document["images"] if image["file_name"].endswith(name)]
         copied = (target / "images" / entry["file_name"]).read_bytes()
         assert pixels(copied).shape[:2] == (entry["height"], entry["width"])
@@ -179,11 +174,11 @@ def test_fiftyone_imports_its_folder(output, tmp_path):
         assert sum(int(d.mask.sum()) for d in detections) == sum(i.area for i in wanted[name].instances)
 
 
-def test_a_picture_that_is_gone_is_left_out_and_told(tmp_path, pictures, capsys):
+def test_an_image_that_is_gone_is_left_out_and_told(tmp_path, images, capsys):
     lake = tmp_path / "lake"
     lake.mkdir()
     rows = []
-    for number, (name, data) in enumerate(list(pictures.items())[2:5]):
+    for number, (name, data) in enumerate(list(images.items())[2:5]):
         (lake / name).write_bytes(data)
         rows.append(labels_of(str(lake / name), str(lake / name), data, number))
     labels = write_labels(tmp_path / "out", [rows])
@@ -191,12 +186,12 @@ def test_a_picture_that_is_gone_is_left_out_and_told(tmp_path, pictures, capsys)
     target = tmp_path / "coco"
     assert run(ExportConfig(labels, str(target), pictures="copy")) == EXIT_TOO_MANY_BAD_IMAGES
     assert len(json.loads((target / "labels.json").read_text())["images"]) == 2
-    assert "left out 1 pictures that could not be copied" in capsys.readouterr().out
+    assert "left out 1 images that could not be copied" in capsys.readouterr().out
 
 
-def test_images_of_a_named_parquet_column_are_found(tmp_path, pictures):
+def test_images_of_a_named_parquet_column_are_found(tmp_path, images):
     """Two columns of images, of which the run was told one: what reads the images back takes it from run.json."""
-    names, images = list(pictures)[2:4], list(pictures.values())
+    names, images = list(images)[2:4], list(images.values())
     path = tmp_path / "lake.parquet"
     pq.write_table(pa.table({"id": names, "before": images[:2], "after": images[2:4]}), path)
     [source] = expand_inputs([str(path)])
@@ -211,13 +206,13 @@ def test_images_of_a_named_parquet_column_are_found(tmp_path, pictures):
     target = export(labels, tmp_path / "coco", format="coco", pictures="copy")
     assert sorted(file.read_bytes() for file in target.glob("images/**/*") if file.is_file()) == sorted(images[2:4])
     asked = [(entry["image_id"], entry["uri"]) for entry in rows]
-    assert PictureSource.of(open_labels(labels)).fetch("part-000000.parquet", asked) == images[2:4]
+    assert ImageSource.of(open_labels(labels)).fetch("part-000000.parquet", asked) == images[2:4]
 
 
-def test_members_of_shards_need_the_manifest(tmp_path, pictures):
-    [name, *_] = pictures
-    (tmp_path / "s.tar").write_bytes(tar_bytes([(name, pictures[name])]))
+def test_members_of_shards_need_the_manifest(tmp_path, images):
+    [name, *_] = images
+    (tmp_path / "s.tar").write_bytes(tar_bytes([(name, images[name])]))
     uri = str(tmp_path / "s.tar")
-    labels = write_labels(tmp_path / "out", [[labels_of(f"{uri}#{name}", uri, pictures[name], 1)]])
+    labels = write_labels(tmp_path / "out", [[labels_of(f"{uri}#{name}", uri, images[name], 1)]])
     with pytest.raises(UsageError, match="only the run's manifest/ says where"):
         run(ExportConfig(labels, str(tmp_path / "x"), format="yolo"))
