@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
+import ctypes
 import logging
 import os
 import secrets
@@ -29,6 +31,9 @@ _STARTS = 2
 _START_LIMIT_SECONDS = 300.0
 #: seconds that a given-up start has for its own end, before the process exits
 _GRACE_SECONDS = 10.0
+#: the variable of Ray's C++ core that holds its log level, ray::RayLog::severity_threshold_, and the level FATAL
+_LEVEL_OF_CORE = "_ZN3ray6RayLog19severity_threshold_E"
+_FATAL = 3
 
 #: environment of the processes of a Ray that is started here; cluster/Dockerfile sets the same. A network on CPUs
 #: trains a quarter faster with it. Threads that wait for each other spin for microseconds only, since they share their
@@ -90,6 +95,7 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _quieten_core()
     cluster = cluster_address(address)
     where = cluster or "this machine"
     with _changed_environment() as environment:
@@ -111,6 +117,22 @@ def ray_session(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _quieten_core() -> None:
+    """Keep a line of Ray's C++ core off the terminal: the line says that RAY_BACKEND_LOG_LEVEL was read.
+
+    The core prints it before that level holds, and has no switch for it. So the level is set in the core's own variable
+    first. A Ray without that variable prints the line, and nothing else changes. Where the user chose another level,
+    the line is wanted.
+    """
+    if os.environ["RAY_BACKEND_LOG_LEVEL"].lower() != "fatal":
+        return
+    import ray._raylet
+
+    with contextlib.suppress(OSError, ValueError):
+        core = ctypes.CDLL(ray._raylet.__file__)
+        ctypes.c_int.in_dll(core, _LEVEL_OF_CORE).value = _FATAL
 
 
 def cluster_address(address: str) -> str | None:
