@@ -33,6 +33,12 @@ class Output:
         scheme, path = storage.split_uri(uri)
         return cls(path if scheme == "file" else uri.rstrip("/"))
 
+    @classmethod
+    def of_labels(cls, folder: str) -> Output | None:
+        """The OUTPUT whose `labels/` the folder is, by its name; None for a folder of another name."""
+        parent, _, name = folder.rstrip("/").rpartition("/")
+        return cls(parent) if name == "labels" else None
+
     @property
     def is_local(self) -> bool:
         return storage.split_uri(self.uri)[0] == "file"

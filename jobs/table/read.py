@@ -187,9 +187,11 @@ def open_labels(labels: str) -> LabelTable:
     elif labels.endswith(".parquet") and storage.exists(labels):
         files = [labels]
     else:
-        files = _parquet_files(Output(labels).labels)
-        output = labels if files else labels.removesuffix("/labels") if labels.endswith("/labels") else None
-        files = files or _parquet_files(labels)
+        run: Output | None = Output(labels)
+        files = _parquet_files(run.labels)
+        if not files:
+            run, files = Output.of_labels(labels), _parquet_files(labels)
+        output = None if run is None else run.uri
     if not files:
         raise UsageError(
             f"no label files at {labels!r}; give the OUTPUT of `yolact label`, its labels/ or a Parquet file"

@@ -43,8 +43,10 @@ class TrainingLog:
         self.print_line = print_line
         self.progress_seconds = progress_seconds
         self._lines = [line for line in self._earlier_lines() if json.loads(line)["step"] <= step]
-        self._is_local = "://" not in self.output
-        self._folder = Path(self.output if self._is_local else tempfile.mkdtemp(prefix="yolact-train-"))
+        self._is_local = storage.is_local(self.output)
+        # TensorBoard's writer and the open metrics file need a folder of this machine
+        here = storage.split_uri(self.output)[1] if self._is_local else tempfile.mkdtemp(prefix="yolact-train-")
+        self._folder = Path(here)
         self._writer = SummaryWriter(str(self._folder / TENSORBOARD_FOLDER), purge_step=step, flush_secs=30)
         self._last_time, self._last_step = time.perf_counter(), step
         self._last_progress = time.perf_counter()
@@ -116,7 +118,7 @@ class TrainingLog:
         for name, value in values.items():
             self._writer.add_scalar(name.replace("val_", "validation/"), value, step)
         if self._is_local:
-            with open(f"{self.output}/{METRICS_FILE}", "a") as file:
+            with open(self._folder / METRICS_FILE, "a") as file:
                 file.write(self._lines[-1] + "\n")
 
     def _earlier_lines(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,25 @@ def resolve_weights(config: YolactConfig) -> Path:
     return local
 
 
-def is_uri(path_or_uri: str | os.PathLike[str]) -> bool:
-    return "://" in os.fspath(path_or_uri)
+#: a scheme; "C:" of a path is none
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def local_path(path_or_uri: str | os.PathLike[str]) -> Path | None:
+    """The path of a file of this machine, which may stand behind file://; None for an address of another scheme."""
+    name = os.fspath(path_or_uri)
+    match = _SCHEME.match(name)
+    if match is None:
+        return Path(name).expanduser()
+    return Path(name[match.end() :]) if match[1].lower() in ("file", "local") else None
 
 
 def read_bytes(path_or_uri: str | os.PathLike[str]) -> bytes:
     """The file's content. Raises `ValueError`, in one sentence, when it is missing or cannot be read."""
     name = os.fspath(path_or_uri)
     try:
-        if not is_uri(name):
-            return Path(name).expanduser().read_bytes()
+        if (path := local_path(name)) is not None:
+            return path.read_bytes()
         import fsspec
 
         with fsspec.open(name, "rb") as file:
@@ -85,13 +95,13 @@ def read_bytes(path_or_uri: str | os.PathLike[str]) -> bytes:
 def write_bytes(path_or_uri: str | os.PathLike[str], data: bytes) -> None:
     """Write the file in one piece: a reader sees the old content or the new, never a part. Makes local folders."""
     name = os.fspath(path_or_uri)
-    if is_uri(name):
+    path = local_path(name)
+    if path is None:
         import fsspec
 
-        filesystem, path = fsspec.core.url_to_fs(name)
-        filesystem.pipe_file(path, data)
+        filesystem, key = fsspec.core.url_to_fs(name)
+        filesystem.pipe_file(key, data)
         return
-    path = Path(name).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

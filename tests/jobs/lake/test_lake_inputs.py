@@ -273,7 +273,7 @@ class _OtherNames(MemoryFileSystem):
 
     @classmethod
     def _strip_protocol(cls, path):
-        return path.partition("://")[2].strip("/") if "://" in path else path.strip("/")
+        return path.rpartition("://")[2].strip("/")
 
     def _of(self, info):
         return {**info, "name": info["name"].strip("/")}

@@ -39,7 +39,7 @@ def test_rows_come_back_in_order_with_their_masks(output, rows):
             assert instance.category == CLASS_NAMES[instance.label]
 
 
-@pytest.mark.parametrize("name", ["{}", "{}/", "{}/labels", "{}/labels/*.parquet", "file://{}"])
+@pytest.mark.parametrize("name", ["{}", "{}/", "{}/labels", "{}/labels/*.parquet", "file://{}", "file://{}/labels/"])
 def test_a_table_is_found_by_any_of_its_names(output, rows, name):
     table = open_labels(name.format(output))
     assert len(table.files) == 2

@@ -279,8 +279,9 @@ def test_fine_tuning_from_an_official_file_says_what_it_re_made(local_ray, tmp_p
     assert load_checkpoint(tmp_path / "run/last.safetensors").config.class_names == ("nucleus",)
 
 
-def test_lines_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path):
-    output = str(tmp_path / "run")
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_lines_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path, scheme):
+    output = f"{scheme}{tmp_path}/run"
     (tmp_path / "run").mkdir()
     log = TrainingLog(output, 0, 10, print_line=print)
     for step in range(1, 6):
