@@ -187,10 +187,9 @@ def open_labels(labels: str) -> LabelTable:
     elif labels.endswith(".parquet") and storage.exists(labels):
         files = [labels]
     else:
-        run: Output | None = Output(labels)
-        files = _parquet_files(run.labels)
-        if not files:
-            run, files = Output.of_labels(labels), _parquet_files(labels)
+        files = _parquet_files(Output(labels).labels)
+        run = Output(labels) if files else Output.of_labels(labels)
+        files = files or _parquet_files(labels)
         output = None if run is None else run.uri
     if not files:
         raise UsageError(
