@@ -1,8 +1,8 @@
-"""The paper's ablations that need no training: kinds of NMS, masks with and without the crop, size of the input.
+"""Measures the paper's ablations that need no training: kind of NMS, masks with and without crop, size of the input.
 
     python -m benchmarks.ablations --annotations instances_val.json --images val/ --input-sizes 768 1024
 
-Prints a Markdown table of AP and of the time of the suppression itself, taken on raw predictions of the same images.
+Prints a Markdown table with AP and the time of the NMS alone, which runs on raw predictions of the same images.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AblationsConfig:
     max_detections: int = 500
     """detections per image that count"""
     limit: int | None = None
-    """first so many images only"""
+    """use only the first N images"""
     input_sizes: tuple[int, ...] = ()
     """measure these sides of the network input instead of the kinds of NMS; anchors keep their size in its pixels"""
 

@@ -1,10 +1,10 @@
-"""The network alone, by every engine that this machine can run, against the eager float32 network at batch 1.
+"""Times the network alone with every engine that this machine can run, against eager float32 at batch 1.
 
     python -m benchmarks.engines --config yolact_resnet50
 
-Weights and images are random: times depend on neither. All engines take turns, so that their ratios hold on a busy
-machine too. Prints medians and ratios per image, and the seconds until the first result. The floor is the time of the
-network's operations at the speed at which torch multiplies large matrices, on the same threads in the same minutes.
+Weights and images are random, since times do not depend on them. The engines take turns, so that ratios are right on a
+busy machine too. Prints medians and ratios per image, and the seconds until the first result. The floor is the time of
+the network's operations at the speed of torch's large matrix products, on the same threads in the same minutes.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class EnginesBenchConfig:
     config: str = "yolact_resnet50"
     """config of the model"""
     engines: tuple[str, ...] = ()
-    """PRECISION/ENGINE, or onnxruntime; each is compared with float32/eager. All that this machine can run, if none
-    is given; onnxruntime only if it is"""
+    """PRECISION/ENGINE, or onnxruntime; each is compared with float32/eager. If none is given: all that this machine
+    can run, except onnxruntime"""
     batch_sizes: tuple[int, ...] = (1, 4)
-    """for the engines; the yardstick has 1"""
+    """batch sizes of the engines; float32/eager always runs at 1"""
     rounds: int = 5
-    """timed calls of each, in turns"""
+    """timed calls of each engine, in turns"""
     threads: int = 2
     """CPU threads"""
     output: Path | None = None
@@ -51,15 +51,15 @@ class EnginesBenchConfig:
 
 @dataclass(frozen=True)
 class EngineFigures:
-    """What was measured."""
+    """The figures of one measurement."""
 
     engines: dict[str, dict[str, float]]
-    """by engine and batch size, the yardstick first: median, fastest and slowest milliseconds per image, and seconds to
+    """by engine and batch size, float32/eager first: median, fastest and slowest milliseconds per image, and seconds to
     the first result"""
     bfloat16_floor_ms: float
-    """what the network's operations take at the rate of large matrix products"""
+    """time of the network's operations at the rate of large matrix products"""
     bfloat16_floor: str
-    """how that comes about, in words"""
+    """how the floor is computed, in words"""
 
 
 def main(config: EnginesBenchConfig) -> None:
@@ -81,7 +81,7 @@ def main(config: EnginesBenchConfig) -> None:
 
 
 def here() -> tuple[str, ...]:
-    """PRECISION/ENGINE of all that this machine's CPU can run, but for the yardstick."""
+    """PRECISION/ENGINE of all that this machine's CPU can run, except float32/eager."""
     found = []
     capabilities = capabilities_here("cpu")
     for precision in PRECISIONS:
@@ -145,7 +145,7 @@ def matmul_rate(dtype: Any, side: int = 2048) -> float:
 
 
 def count_operations(model: Any) -> int:
-    """Floating-point operations of the network for one image; a multiplication and its addition are two."""
+    """Floating-point operations of the network for one image. A multiplication with its addition counts as two."""
     size = model.config.input_size
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model.infer(torch.zeros(1, 3, size, size))
@@ -180,8 +180,8 @@ def _int8(model: Any) -> Any:
     from yolact.inference.openvino_engine import quantise  # of the extra [openvino]
 
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
-    return quantise(model, [prepare_image(picture, model.config.input_size) for picture in pictures])
+    images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
+    return quantise(model, [prepare_image(image, model.config.input_size) for image in images])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks.…` does around its measurement: flags, and errors in one line."""
+"""Shared by all measurements of `python -m benchmarks.…`: it parses the flags and prints errors in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Config = TypeVar("Config")
 
 
 def run_benchmark(config_class: type[Config], description: str | None, main: Callable[[Config], None]) -> NoReturn:
-    """Parse the flags into `config_class`, call `main` with it, leave with an exit code of `jobs.runtime.errors`."""
+    """Parse the flags into `config_class`, call `main` with it, exit with a code of `jobs.runtime.errors`."""
     config = tyro.cli(config_class, description=description)
 
     def call() -> int:

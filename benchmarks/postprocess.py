@@ -1,9 +1,9 @@
-"""Detection, masks and run lengths of one image, against the simple path; Fast NMS against torchvision's.
+"""Times post-processing (detection, masks, run lengths) against the simple path, and Fast NMS against torchvision's.
 
     python -m benchmarks.postprocess
 
-Takes a minute on two cores. Results are compared bit for bit before anything is timed. Times are medians; both sides
-take turns, so that their ratio holds on a machine that others use too.
+Takes a minute on two cores. Both paths must give the same bits before they are timed. Times are medians. The two paths
+take turns, so that their ratio is right on a busy machine too.
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ def compare_paths(config: PostprocessBenchConfig, instances: int) -> dict[str, f
 
 
 def compare_nms(candidates: int = 2000, classes: int = 80) -> dict[str, float]:
-    """Median milliseconds of Fast NMS and of `torchvision.ops.batched_nms`, which also gets the best pairs alone.
+    """Median milliseconds of Fast NMS and of `torchvision.ops.batched_nms`.
 
-    Random boxes and scores, the release's settings: IoU 0.5, 200 boxes a class, 100 detections.
+    `batched_nms` is timed twice: with all pairs of box and class, and with only the best class of each box. Boxes and
+    scores are random; the settings are the release's: IoU 0.5, 200 boxes a class, 100 detections.
     """
     rng = torch.Generator().manual_seed(0)
     corner = torch.rand(candidates, 2, generator=rng) * 0.8
@@ -151,15 +152,15 @@ if __name__ == "__main__":
     run_benchmark(PostprocessBenchConfig, __doc__, main)
 
 
-#: anchors that answer to one instance
+#: anchors that predict the same instance
 _ANSWERS = 12
 
 
 def make_scene(config: YolactConfig, instances: int, seed: int = 0) -> tuple[RawPredictions, Tensor]:
     """Raw predictions of one image (batch of 1) and the anchors (A, 4).
 
-    `instances` boxes of all sizes and classes are found, each by a dozen anchors with scores of 0.3 to 1. All other
-    anchors are certain to be background. Prototypes are smooth blobs, so that masks have outlines like real ones.
+    There are `instances` boxes of all sizes and classes. Twelve anchors predict each of them, with scores from 0.3 to
+    1; all other anchors predict background. Prototypes are smooth blobs, so that masks have outlines like real ones.
     """
     rng = torch.Generator().manual_seed(seed)
     anchors = make_anchors(config)
@@ -172,7 +173,7 @@ def make_scene(config: YolactConfig, instances: int, seed: int = 0) -> tuple[Raw
     place = (torch.linspace(0, 1, instances) ** 0.08 * (count - _ANSWERS)).long()
     for instance, first in enumerate(place.tolist()):
         rows = slice(first, first + _ANSWERS)
-        # all of the dozen give nearly the same box, around the first of them
+        # the twelve anchors predict nearly the same box, around the first anchor
         box = anchors[first].clone()
         wanted = box + 0.02 * box[2:].repeat(2) * torch.randn(_ANSWERS, 4, generator=rng)
         deltas[rows, :2] = (wanted[:, :2] - anchors[rows, :2]) / (0.1 * anchors[rows, 2:])

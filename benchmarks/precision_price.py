@@ -1,11 +1,10 @@
-"""What each precision costs in AP, and how far its detections agree with float32's.
+"""Measures how much AP each precision loses, and how well its detections agree with those of float32.
 
     python -m benchmarks.precision_price --annotations instances_val.json --images val/
 
-The validation set of the shipped model unless told otherwise; prints a Markdown table, AP in points of 0 to 100. int8
-is calibrated as `yolact label` does it: on a seeded sample of the images that are to be labelled. Every precision is
-compared with the exact path, float32 by eager: two detections agree if they have the same class and a mask IoU of at
-least 0.5.
+Prints a Markdown table with AP from 0 to 100. int8 is calibrated as in `yolact label`: on a seeded sample of the images
+to label. Every precision is compared with the exact path, float32 by eager. Two detections agree if they have the same
+class and a mask IoU of at least 0.5.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ class PrecisionPriceConfig:
     weights: str | None = None
     """other weights"""
     precisions: tuple[str, ...] = ("float32", "float32/openvino", "bfloat16/eager", "int8")
-    """what to compare with the first: a precision, and /engine where auto is not meant"""
+    """what to measure: a precision, with /engine for another engine than auto; the first is the one compared with"""
     max_detections: int = 500
     """detections per image that count in AP"""
     limit: int | None = None
-    """first so many images only"""
+    """use only the first N images"""
     calibration_images: int = 48
-    """for int8; yolact label takes 48"""
+    """images for the calibration of int8; yolact label takes 48"""
     threads: int = 2
     """CPU threads"""
     output: Path | None = None
@@ -57,14 +56,14 @@ class PrecisionPriceConfig:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of one precision's detections with those of the exact path."""
+    """How well the detections of one precision agree with those of the exact path."""
 
     found_again: float
     """share of the exact path's detections that have a counterpart"""
     mask_iou: float
-    """mean over those"""
+    """mean over the detections with a counterpart"""
     score_difference: float
-    """mean over those, absolute"""
+    """mean absolute difference over the detections with a counterpart"""
 
 
 def main(config: PrecisionPriceConfig) -> None:
@@ -130,9 +129,9 @@ def quantise_on(images: ImageSet, model: Any, count: int) -> Any:
 
 
 def _overlaps(detections: list[DetectedInstance], candidates: list[DetectedInstance]) -> np.ndarray:
-    """(detections, candidates) mask IoU; of two masks without a pixel, the IoU of their boxes.
+    """Mask IoU as (detections, candidates); for two empty masks, the IoU of their boxes.
 
-    The mask of a small box can be empty: nothing in it is above 0.5. Its IoU with itself would be 0.
+    The mask of a small box can be empty, and its IoU with itself would be 0.
     """
     not_crowd = [0] * len(candidates)
     masks = np.asarray(coco_mask.iou([d.mask for d in detections], [c.mask for c in candidates], not_crowd))
@@ -144,9 +143,9 @@ def _overlaps(detections: list[DetectedInstance], candidates: list[DetectedInsta
 
 
 def agreement(exact: list[DetectedInstance], found: list[DetectedInstance]) -> Agreement:
-    """Each detection of `exact` above a score of 0.3, best first, takes the best counterpart that is left.
+    """Match every detection of `exact` above a score of 0.3, best first, with the best free detection of `found`.
 
-    Detections of a lower score may be counterparts too. Without any detection, all agree.
+    Detections of `found` with a lower score may be counterparts too. Where `exact` has no detection, all agree.
     """
     by_kind: dict[tuple[int | str, int], list[DetectedInstance]] = {}
     for detection in found:

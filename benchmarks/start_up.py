@@ -1,10 +1,10 @@
-"""How long a user waits: for `import yolact`, for `yolact --help`, and from `yolact label` to the first committed unit.
+"""Times the start: `import yolact`, `yolact --help`, and `yolact label` until its first unit is committed.
 
     python -m benchmarks.start_up ../shared/data/coco/val --config yolact_resnet50 --weights W.pth
 
-Starts each run as a user does, watches it until its first unit is committed, and then sends SIGTERM. Each kind starts
-once with an empty cache folder, which is reported by itself, and then several times with a full one. The kinds take
-turns.
+Starts each run as a user does, waits until its first unit is committed, and then sends SIGTERM. Each precision starts
+once with an empty cache folder, which has a figure of its own, and then several times with a full one. The precisions
+take turns.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class StartUpBenchConfig:
     """Options of the measurement."""
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """images, as in yolact label: more than one unit of them (8 to 64 images)"""
+    """images, as in yolact label; more than one unit (8 to 64 images) is needed"""
     config: str | None = None
     """as in yolact label"""
     weights: str | None = None
     """as in yolact label"""
     kinds: tuple[str, ...] = ("auto", "float32", "bfloat16/compiled", "int8")
-    """what to start: a precision, and /engine where auto is not meant"""
+    """what to start: a precision, with /engine for another engine than auto"""
     rounds: int = 3
-    """warm starts of each kind"""
+    """warm starts of each precision"""
     time_limit: float = 600.0
-    """seconds for one start"""
+    """seconds that one start may take"""
 
 
 def seconds_of(command: list[str], times: int) -> float:

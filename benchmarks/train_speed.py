@@ -1,9 +1,9 @@
-"""Training throughput of `yolact train` beside a bare PyTorch loop over the same loader.
+"""Compares the training speed of `yolact train` with that of a bare PyTorch loop over the same loader.
 
     python -m benchmarks.train_speed --annotations instances_train.json --images train/ --config nuclei --steps 60
 
-Both run the same steps on the same cores, one after the other. The first 20 steps are left out: compilation, caches and
-the loader's first batches fall on them. Expect a ratio of at least 0.9 on a quiet machine.
+Both run the same steps on the same cores, one after the other. The first 20 steps are not timed, because compilation,
+caches and the loader's first batches slow them down. Expect a ratio of at least 0.9 on a quiet machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the samples of one run to its figures."""
+"""Computes the figures of one run from its samples, and writes them as a table and as an SVG."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from benchmarks.scale.plain_loop import PlainLoop
 from benchmarks.scale.watch import Sample, Watched
 
 KINDS = ("driver", "workers", "services", "store")
-#: share of the images that a run's start is given before times and slopes are taken
+#: shares of the images that must be done before times are taken, and before slopes are
 TIME_FROM, SLOPE_FROM = 0.1, 0.2
 
 
 @dataclass(frozen=True)
 class RunFigures:
-    """Of one run of `images`. Milliseconds are per image, memory in MB (10⁶ bytes), slopes in MB per 10,000 images.
+    """The figures of one run. Milliseconds are per image, memory in MB (10⁶ bytes), slopes in MB per 10,000 images.
 
-    "Steady" is from a tenth of the images on until all have a row; "total" is from the start of the process to its end.
+    "Steady" begins after a tenth of the images and ends when all have a row. "Total" is the whole life of the process.
     """
 
     images: int
@@ -41,7 +41,7 @@ class RunFigures:
     """of all stages, in a plain loop"""
     peak: dict[str, float]
     slope: dict[str, float]
-    """after the first fifth of the images; zero is flat"""
+    """MB per 10,000 images, from the first fifth of the images on; 0 is constant memory"""
     files: int
     file_megabytes: list[float]
     staged_left: int
@@ -49,17 +49,17 @@ class RunFigures:
 
     @property
     def running_ms(self) -> float:
-        """Per image, from the first row to the end of the process: publishing and all."""
+        """Milliseconds per image from the first row to the end of the process, with publishing."""
         return 1000 * (self.total_seconds - self.first_row_seconds) / self.images
 
     @property
     def orchestration_cpu_ms(self) -> float:
-        """CPU time beside decoding: Ray, fetching, rows, commits."""
+        """CPU time of all but decoding: Ray, fetching, rows, commits."""
         return self.steady_cpu_ms - self.decode_cpu_ms
 
 
 def make_figures(watched: Watched, output: Path, images: int, plain: PlainLoop) -> RunFigures:
-    """Figures of a run that ended well. Raises `ValueError` where its books do not balance."""
+    """The figures of a finished run. Raises `ValueError` where lake and run.json count different numbers of images."""
     begin, begin_images = _when(watched.progress, TIME_FROM * images)
     end, _ = _when(watched.progress, images)
     cpu = np.interp([begin, end], [s.seconds for s in watched.samples], [s.cpu_seconds for s in watched.samples])
@@ -89,7 +89,7 @@ def make_figures(watched: Watched, output: Path, images: int, plain: PlainLoop) 
 def slope(samples: Sequence[Sample], kind: str, images: int) -> float:
     """MB per 10,000 images by least squares, over the samples between a fifth of the images and the last one.
 
-    NaN where they are fewer than three.
+    NaN where there are fewer than three such samples.
     """
     chosen = [sample for sample in samples if SLOPE_FROM * images <= sample.images < images]
     if len(chosen) < 3:
@@ -117,7 +117,7 @@ _LABELS = {
     "services": ("raylet, GCS, agents", "#5b8c2a"),
     "store": ("object store, in use", "#7a4fa3"),
 }
-#: vertical distance of two labels at the end of their lines
+#: least vertical distance of two labels at the ends of their lines
 _LABEL_GAP = 16.0
 
 _ROWS: dict[str, Callable[[RunFigures], str]] = {
@@ -220,7 +220,7 @@ def _round_step(most: float) -> float:
 
 
 def _apart(places: dict[str, float]) -> dict[str, float]:
-    """The same heights moved up as far as their labels would else overlap."""
+    """The heights, moved up where their labels would overlap."""
     moved: dict[str, float] = {}
     above = math.inf
     for kind in sorted(places, key=places.__getitem__, reverse=True):

@@ -1,11 +1,11 @@
-"""How a label run starts and goes on where its manifest is large: seconds and memory until the first unit is done.
+"""Measures start and resume of a label run with a large manifest: time and memory until the first unit is committed.
 
     python -m benchmarks.scale.manifest --output scale/
 
-Makes the manifest of a lake of 10 million images, with made-up ids, in the format that the job has on disk; then runs
-the job itself on it until its first unit is committed, ends it by SIGTERM, publishes half of the parts, commits some
-units of the next ones, and runs it again. Looking for what is left to do is timed on its own as well. Writes
-manifest.json and manifest.md. Two minutes on two cores. Needs psutil, which the `dev` extra brings.
+Writes a manifest of 10 million images with invented ids, in the job's own format. Runs the job on it until its first
+unit is committed, and ends it by SIGTERM. Then publishes half of the parts, commits some units of the next ones, and
+runs the job again. The search for what is left to do is also timed alone. Writes manifest.json and manifest.md. Takes
+two minutes on two cores. Needs psutil, which the `dev` extra brings.
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ class ManifestScaleConfig:
     images_per_shard: int = 10_000
     """images of one object of the lake"""
     published: float = 0.5
-    """share of the parts that are published when the job is run again"""
+    """share of the parts that are published before the second run"""
     staged_parts: int = 4
-    """parts of which half of the units are committed when the job is run again"""
+    """parts of which half of the units are committed before the second run"""
     place: str | None = None
     """empty folder or prefix for lake and OUTPUT, any fsspec URI; a temporary folder if not given"""
     timeout_seconds: float = 300.0
-    """for one start"""
+    """seconds that one start may take"""
 
 
 @dataclass(frozen=True)
 class Todo:
-    """What was found left to do; `seconds` by step, `peak_mb` the resident memory of the process (10⁶ bytes)."""
+    """The search for what is left to do: `seconds` by step, `peak_mb` of resident memory (10⁶ bytes)."""
 
     images: int
     units: int
@@ -83,37 +83,37 @@ class Todo:
 
 @dataclass
 class Start:
-    """One run of the job until its first unit was committed: seconds since its process started, peaks in MB."""
+    """One run of the job until its first unit was committed. Seconds count from the process's start; peaks in MB."""
 
     ray_seconds: float = 0.0
-    """until Ray was up and the cluster shared out"""
+    """until Ray was up and the plan for the cluster was made"""
     first_row_seconds: float = 0.0
     done_before: int = 0
     """images that had a published row already"""
     stop_seconds: float = 0.0
     """from SIGTERM to the end of the process"""
     driver_peak_mb: float = 0.0
-    """resident"""
+    """resident memory of the driver"""
     all_peak_mb: float = 0.0
-    """driver, and what Ray's processes hold for themselves alone"""
+    """resident memory of the driver, and memory that only Ray's processes use (USS)"""
     log: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class ManifestFigures:
-    """All that was measured."""
+    """All figures of one measurement."""
 
     rows: int
     parts: int
     make_seconds: float
-    """to make the manifest; not the job's work"""
+    """time to write the manifest, which is not the job's work"""
     start: Start
     todo: Todo
     resume: Start
 
 
 def find_todo(lake: str, output_uri: str) -> Todo:
-    """What a run does before it starts anything, by the job's own functions."""
+    """Find what is left to do with the job's own functions, as a run does before it starts Ray."""
     from jobs.label.manifest.listing import compare, listing_digest
     from jobs.label.manifest.parts import read_generations
     from jobs.lake import expand_inputs
@@ -157,7 +157,7 @@ def find_todo(lake: str, output_uri: str) -> Todo:
 def start_and_stop(lake: str, output: str, weights: Path, timeout_seconds: float) -> Start:
     """Run the job until a progress line shows the first new row, then end it by SIGTERM.
 
-    Raises `RuntimeError` with its log where it ends by itself or takes longer than `timeout_seconds`.
+    Raises `RuntimeError` with the job's log where it ends by itself or takes longer than `timeout_seconds`.
     """
     from benchmarks.scale.watch import ProcessTree
 
@@ -206,7 +206,7 @@ def _follow(process: subprocess.Popen[str], begin: float, start: Start, done: th
 
 
 def measure(config: ManifestScaleConfig, place: str) -> ManifestFigures:
-    """All figures, of a lake and an OUTPUT made under `place`."""
+    """Make a lake and an OUTPUT under `place`, and measure."""
     from benchmarks.scale.stand_in import save_stand_in_checkpoint
     from jobs.label.manifest.parts import Sizes
     from jobs.table.output import Output
@@ -228,7 +228,7 @@ def measure(config: ManifestScaleConfig, place: str) -> ManifestFigures:
             write_published(output, part)
         for part in staged:
             write_staged(output, part, part.units // 2)
-        # in a process of its own, so that its peak of memory is its own
+        # in a process of its own, so that the peak of memory is only of this search
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             todo = pool.submit(find_todo, lake, output.uri).result()
         print(f"{todo.units:,} units left, found in {todo.total_seconds:.1f} s", flush=True)
@@ -238,7 +238,7 @@ def measure(config: ManifestScaleConfig, place: str) -> ManifestFigures:
 
 
 def markdown_table(figures: ManifestFigures) -> str:
-    """Steps with their seconds and peaks of memory."""
+    """A Markdown table of the steps, with their seconds and peaks of memory."""
     todo = figures.todo
     lines = [
         f"| {figures.rows:,} rows, {figures.parts} parts | seconds | peak MB, driver | peak MB, all processes |",
@@ -262,7 +262,7 @@ def _start_row(name: str, start: Start) -> str:
 def main(config: ManifestScaleConfig) -> None:
     """Measure, write, print the table."""
     config.output.mkdir(parents=True, exist_ok=True)
-    # so that a run under way is ended, and what was made is removed
+    # SIGTERM becomes an exception, so that the running job is ended and the temporary folder removed
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if config.place is not None and storage.list_objects(config.place):
         sys.exit(f"--place {config.place} is not empty, and would be emptied at the end")
@@ -283,7 +283,7 @@ if __name__ == "__main__":
     run_benchmark(ManifestScaleConfig, __doc__, main)
 
 
-#: bytes of every shard and of every made-up image in it; no picture, so that each becomes a row of its own cheaply
+#: bytes of every shard and of every invented image; they cannot be decoded, so that each row costs little
 _BYTES = 512
 _WRITERS = 16
 
@@ -295,7 +295,7 @@ def write_shards(lake: str, shards: int) -> list[Source]:
 
 
 def write_manifest(output: Output, sources: Sequence[Source], rows: int, sizes: Sizes) -> Generation:
-    """A complete generation of `rows` images, dealt out to `sources` in order."""
+    """Write a complete generation of `rows` images, which are divided among `sources` in order."""
     cut = manifest.cut_parts(
         _index(sources, rows),
         first_part=0,
@@ -313,7 +313,7 @@ def write_manifest(output: Output, sources: Sequence[Source], rows: int, sizes: 
 
 
 def _index(sources: Sequence[Source], rows: int) -> Iterator[pa.Table]:
-    """What indexing would give for each shard; every image is said to be the shard's only bytes."""
+    """The index of each shard. All images of a shard have the address of the same bytes."""
     starts = np.linspace(0, rows, len(sources) + 1).astype(np.int64)
     for source, first, end in zip(sources, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         count = end - first
@@ -333,14 +333,14 @@ def _index(sources: Sequence[Source], rows: int) -> Iterator[pa.Table]:
 
 
 def write_published(output: Output, part: Part) -> None:
-    """`part` in `labels/`, without instances, its books in the footer."""
+    """Publish `part` in `labels/`, without instances, with its counts in the footer."""
     rows = _rows(tables.read(output.manifest_part(part.number)))
     rows = rows.replace_schema_metadata({COUNTS_KEY: json.dumps(asdict(count_rows(rows)))})
     storage.put_atomic(output.labels_part(part.number), tables.to_bytes(rows))
 
 
 def write_staged(output: Output, part: Part, units: int) -> None:
-    """The first `units` of `part` as committed, without instances."""
+    """Commit the first `units` of `part`, without instances."""
     table = tables.read(output.manifest_part(part.number))
 
     def commit(unit: int) -> None:
@@ -351,7 +351,7 @@ def write_staged(output: Output, part: Part, units: int) -> None:
 
 
 def _side_by_side(put: Callable[[int], None], numbers: range) -> None:
-    """Every put waits for the disk or the store, so several are under way."""
+    """Call `write` for many values at once, since every put waits for the disk or the store."""
     with ThreadPoolExecutor(_WRITERS) as pool:
         list(pool.map(put, numbers))
 

@@ -1,4 +1,4 @@
-"""What the work on an image costs without Ray: the stages of the pipeline in one plain loop."""
+"""Measures the CPU time of an image without Ray: it runs the stages of the pipeline in one plain loop."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class PlainLoop:
 
 
 def run_plain_loop(output: Output, scratch: Path, *, input_size: int, images: int) -> PlainLoop:
-    """Take units of the first part of `output`, a finished run, through the stages until `images` are done.
+    """Run the stages on units of the first part of `output`, a finished run, until `images` are done.
 
-    What they commit goes under `scratch`.
+    They commit under `scratch`.
     """
     own = Output.at(str(scratch))
     storage.put_atomic(own.manifest_part(0), storage.read_bytes(output.manifest_part(0)))
@@ -68,7 +68,7 @@ def run_plain_loop(output: Output, scratch: Path, *, input_size: int, images: in
 
 
 class _TimedDecoder:
-    """`decode_and_prepare`, adding up the CPU time that it takes."""
+    """Calls `decode_and_prepare` and adds up its CPU time."""
 
     def __init__(self, decode: Callable[[bytes, InputLimits, int], PreparedImage] = decode_and_prepare) -> None:
         self._decode = decode

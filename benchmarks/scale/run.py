@@ -1,10 +1,10 @@
-"""How the label job scales: time, memory and files at 1,000, 10,000 and 100,000 images, without a model's cost.
+"""Measures how the label job scales: time, memory and files for 1,000, 10,000 and 100,000 images, without a real model.
 
     python -m benchmarks.scale.run --output scale/
 
-Draws a lake of small images in tar shards for each size and labels it with a stand-in that returns fixed detections,
-in a process of its own with a Ray of its own. Writes scale.json, scale.md and memory.svg (of the largest run). Three
-minutes on two quiet cores. Needs psutil, which the `dev` extra brings.
+For each size it draws a lake of small images in tar shards. It labels the lake with a stand-in that returns fixed
+detections, in a process and a Ray of its own. Writes scale.json, scale.md and memory.svg (of the largest run). Takes
+three minutes on two quiet cores. Needs psutil, which the `dev` extra brings.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class ScaleConfig:
     plain_images: int = 2_000
     """images of the plain loop beside each run"""
     timeout_seconds: float = 3_600.0
-    """for one run"""
+    """seconds that one run may take"""
 
 
 def measure_run(images: int, folder: Path, config: ScaleConfig) -> tuple[RunFigures, Watched]:
-    """Draw a lake of `images` under `folder`, label it and look at what came out.
+    """Draw a lake of `images` under `folder`, label it, and compute the figures.
 
-    Raises `RuntimeError` where the job fails, with its log.
+    Raises `RuntimeError` with the job's log where the job fails.
     """
     lake, output, weights = folder / "lake", folder / "out", folder / "stand-in.safetensors"
     write_lake(lake, images)
@@ -59,7 +59,7 @@ def measure_run(images: int, folder: Path, config: ScaleConfig) -> tuple[RunFigu
 
 
 def linearity(runs: Sequence[RunFigures]) -> str:
-    """How much longer an image of the largest run takes than one of the run before it, by both ways of timing."""
+    """How much longer an image takes in the largest run than in the next smaller one, for both ways of timing."""
     last, before = runs[-1], runs[-2]
     return (
         f"an image of {last.images:,} against one of {before.images:,}: "
@@ -69,7 +69,7 @@ def linearity(runs: Sequence[RunFigures]) -> str:
 
 
 def measure(config: ScaleConfig) -> list[RunFigures]:
-    """All sizes, the results written after each."""
+    """Measure all sizes; the results are written after each of them."""
     config.output.mkdir(parents=True, exist_ok=True)
     runs = []
     for images in sorted(config.images):
@@ -90,7 +90,7 @@ def measure(config: ScaleConfig) -> list[RunFigures]:
 
 def main(config: ScaleConfig) -> None:
     """Measure, write, print the table."""
-    # so that a run under way is ended, and what was made is removed
+    # SIGTERM becomes an exception, so that the running job is ended and the temporary folder removed
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     runs = measure(config)
     print((config.output / "scale.md").read_text())

@@ -1,6 +1,7 @@
-"""A stand-in for the model: fixed detections at the cost of looking them up, and the checkpoint that goes with it.
+"""A stand-in for the model that returns fixed detections at almost no cost, and a checkpoint for it.
 
-It is handed to `jobs.label.command.label_lake` in the place of the real predictor; no option of the command line does.
+`jobs.label.command.label_lake` gets it as an argument, in place of the real predictor. The command line has no option
+for it.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from yolact.images.prepare import PreparedImage
 from yolact.inference.predictor import Detections
 
 CLASS_NAMES = ("round", "square", "other")
-#: relative y1, x1, y2, x2 of the ellipses that every image is said to show
+#: relative y1, x1, y2, x2 of the ellipses that are detected in every image
 _BOXES = ((0.1, 0.1, 0.5, 0.4), (0.2, 0.5, 0.6, 0.9), (0.55, 0.1, 0.95, 0.5), (0.6, 0.55, 0.9, 0.95))
 #: sizes of images whose detections are kept
 _SIZES = 4096
 
 
 class StandInPredictor:
-    """Has of `yolact.Predictor` what the labelling pipeline uses; the number of threads means nothing to it."""
+    """The part of `yolact.Predictor` that the labelling pipeline uses. It ignores the number of threads."""
 
     batch_size = 16
 
@@ -67,7 +68,7 @@ def fixed_detections(height: int, width: int) -> Detections:
 
 
 def save_stand_in_checkpoint(path: Path) -> None:
-    """A small checkpoint of random weights: it gives a run its input size and its class names."""
+    """Write a small checkpoint of random weights, from which a run takes its input size and class names."""
     from yolact.network.model import build_yolact
     from yolact.weights.checkpoint import save_checkpoint
 
@@ -84,13 +85,13 @@ def save_stand_in_checkpoint(path: Path) -> None:
     save_checkpoint(build_yolact(config), path, provenance={"data": "none: random weights, for measurements"})
 
 
-#: different pictures in a lake of any size
+#: different images in a lake of any size
 ENCODINGS = 256
 IMAGES_PER_SHARD = 1000
 
 
 def draw_encodings(count: int = ENCODINGS, seed: int = 0) -> list[bytes]:
-    """`count` JPEGs of 64 to 96 pixels a side, of ellipses on a gradient; the same for the same seed."""
+    """`count` JPEGs of ellipses on a gradient, 64 to 96 pixels a side; the same for the same seed."""
     rng = np.random.default_rng(seed)
     encodings = []
     for _ in range(count):
@@ -109,7 +110,7 @@ def draw_encodings(count: int = ENCODINGS, seed: int = 0) -> list[bytes]:
 
 
 def write_lake(folder: Path, images: int, *, images_per_shard: int = IMAGES_PER_SHARD, seed: int = 0) -> None:
-    """Tar shards `shard-NNNNN.tar` of `images` images in all, each under a name of its own."""
+    """Write tar shards `shard-NNNNN.tar` with `images` images in all, each with a name of its own."""
     folder.mkdir(parents=True)
     encodings = draw_encodings(seed=seed)
     for shard, first in enumerate(range(0, images, images_per_shard)):
@@ -128,7 +129,7 @@ log = logging.getLogger("jobs.scale_run")
 
 
 def report_store(stop: threading.Event) -> None:
-    """Log what Ray's object store holds, from when Ray is there until `stop`."""
+    """Log the bytes in Ray's object store, from the start of Ray until `stop`."""
     import ray
 
     while not stop.wait(STORE_SECONDS):
@@ -146,7 +147,7 @@ def main() -> int:
 
     lake, output, weights = sys.argv[1:]
     progress.LINE_SECONDS = PROGRESS_SECONDS
-    # float32 by name: no engine is made ready for a model that does not run
+    # float32: the other precisions would prepare an engine, for a model that never runs
     config = LabelConfig((lake,), output, weights=weights, precision="float32", address="local", log_format="json")
     stop = threading.Event()
     reporter = threading.Thread(target=report_store, args=(stop,), daemon=True)
@@ -155,7 +156,7 @@ def main() -> int:
         return label_lake(config, make_predictor=StandInPredictor)
     finally:
         stop.set()
-        # before the interpreter takes Ray's modules apart
+        # before the interpreter unloads Ray's modules
         reporter.join()
 
 

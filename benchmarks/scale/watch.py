@@ -1,4 +1,4 @@
-"""Memory and CPU time of a command and all its descendants, once a second, beside the progress that it logs."""
+"""Runs a command and records, once a second, the memory and CPU time of its process tree and the progress it logs."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ SAMPLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at the tree of processes; memory in MB (10⁶ bytes), times in seconds since the start."""
+    """One sample of the process tree. Memory is in MB (10⁶ bytes), times are in seconds since the start."""
 
     seconds: float
     images: int
-    """with a row by then"""
+    """images that have a row"""
     driver: float
     """resident memory of the command itself"""
     workers: float
-    """memory that Ray's workers hold for themselves alone (USS), the sum"""
+    """sum of the memory that only Ray's workers use (USS)"""
     services: float
     """the same of raylet, GCS and Ray's agents"""
     store: float
     """bytes of objects in Ray's object store, as Ray counts them"""
     cpu_seconds: float
-    """of all processes so far, those that ended included"""
+    """CPU seconds of all processes so far, also of those that ended"""
 
 
 @dataclass
 class Watched:
-    """What was seen of one command."""
+    """The record of one command."""
 
     exit_code: int = 0
     seconds: float = 0.0
@@ -43,18 +43,18 @@ class Watched:
     progress: list[tuple[float, int]] = field(default_factory=list)
     """(seconds since the start, images done) as the command logged it"""
     log: list[str] = field(default_factory=list)
-    """its other lines"""
+    """the other lines of its log"""
 
 
 class ProcessTree:
-    """Sums over a process and its descendants; CPU time of those that ended since the last look is kept."""
+    """Sums over a process and its descendants. The CPU time of ended processes stays in the sum."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
         self._cpu: dict[tuple[int, float], float] = {}
 
     def look(self) -> tuple[dict[str, float], float]:
-        """Memory in MB by "driver", "workers" and "services", and CPU seconds of all so far."""
+        """Memory in MB of "driver", "workers" and "services", and the CPU seconds of all processes so far."""
         memory = {"driver": 0.0, "workers": 0.0, "services": 0.0}
         try:
             processes = [self._root, *self._root.children(recursive=True)]
@@ -80,9 +80,9 @@ def _kind(command: Sequence[str]) -> str:
 
 
 def watch(command: Sequence[str], *, timeout_seconds: float) -> Watched:
-    """Run `command`, whose stderr has JSON lines with `done` or `store_bytes`, and sample it until it ends.
+    """Run `command` and sample it until it ends. Its stderr must have JSON lines with `done` or `store_bytes`.
 
-    Raises `subprocess.TimeoutExpired`, after the command was ended by SIGTERM.
+    After `timeout_seconds` the command gets SIGTERM, and `subprocess.TimeoutExpired` is raised.
     """
     watched = Watched()
     start = time.monotonic()

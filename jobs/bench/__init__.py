@@ -1,9 +1,9 @@
-"""How fast this hardware labels your images, what limits it, and what a large run would take.
+"""Measure how fast this hardware labels your images, what limits the speed, and how long a large run would take.
 
     yolact bench photos/ --config yolact_base --images 100000000 --devices 8 --price-per-hour 2.50
 
-Labels a sample in the real pipeline, and measures its stages alone: the network, the post-processing, the decoding.
-Every figure is the median of several rounds, which take turns, without warm-up. Nothing is kept but the figures.
+Labels a sample in the real pipeline, and measures each stage alone: network, post-processing, decoding. Every figure is
+the median of several rounds; the warm-up does not count. The labels are deleted, only the figures stay.
 """
 
 from __future__ import annotations

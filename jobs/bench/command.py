@@ -1,4 +1,4 @@
-"""`yolact bench` from options to the table: rounds of labelling for real, and of the stages alone."""
+"""`yolact bench` from options to the table: each round labels the sample, then measures the stages alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobs import storage
-from jobs.bench.busy import BusySampler
 from jobs.bench.speed_table import estimate, render, spread
+from jobs.bench.utilisation import UtilisationSampler
 from jobs.label.options import LabelConfig
 from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, JobError
 from jobs.table import record as run_record
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: units that every actor labels in a round: the first of them is its warm-up
+#: units that every actor labels in a round; the first one is its warm-up
 _UNITS_PER_ACTOR = 12
 
 
 @dataclass
 class Rounds:
-    """Images/s of every round by what was measured, and percentages of how busy the machine was meanwhile."""
+    """The rounds' speeds in images/s, by what was measured, and how busy the machine was, in percent by device."""
 
     rates: dict[str, list[float]] = field(default_factory=dict)
     busy: dict[str, list[float]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Rounds:
 
 
 def bench(config: BenchConfig) -> str:
-    """Measure, write the JSON, give the table. Raises `UsageError` and `JobError`."""
+    """Measure and write the JSON; returns the table. Raises `UsageError` and `JobError`."""
     from jobs.label.engine import device_for
     from jobs.label.plan import make_plan
     from jobs.runtime.cluster import alive_nodes
@@ -69,7 +69,7 @@ def bench(config: BenchConfig) -> str:
 
 
 def label_config(config: BenchConfig, output: str, images_per_unit: int | None = None) -> LabelConfig:
-    """The label run that `config` asks to be measured."""
+    """The options of the label run that is measured."""
     return LabelConfig(
         config.inputs,
         output=output,
@@ -89,14 +89,14 @@ def label_config(config: BenchConfig, output: str, images_per_unit: int | None =
 
 
 def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> RunRecord:
-    """Label the sample, then run its stages alone; gives what run.json says."""
+    """Label the sample, then measure the stages alone; returns the run's run.json."""
     from jobs.bench.stage_speeds import StageSpeeds
     from jobs.label.command import label_lake
 
     batch = config.batch_size or (16 if plan.actor_gpus else 1)
     images_per_unit = max(batch, min(64, config.sample // (_UNITS_PER_ACTOR * plan.max_actors)))
     label = label_config(config, folder, images_per_unit)
-    with contextlib.redirect_stdout(io.StringIO()), BusySampler() as sampler:
+    with contextlib.redirect_stdout(io.StringIO()), UtilisationSampler() as sampler:
         code = label_lake(label)
     if code not in (EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES):
         raise JobError(f"the sample could not be labelled (exit code {code})")
@@ -117,7 +117,7 @@ def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> RunR
 
 
 def summary(config: BenchConfig, record: RunRecord, plan: Plan, devices: int, rounds: Rounds) -> dict[str, Any]:
-    """All figures as JSON values."""
+    """All figures, as JSON values."""
     rates = rounds.rates
     by_round = zip(rates["end_to_end"], rates["model_only"], rates["decode_only"], strict=True)
     efficiencies = [whole / min(model, decode) for whole, model, decode in by_round]

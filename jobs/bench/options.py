@@ -1,4 +1,4 @@
-"""Options of `yolact bench`, and the checks of them that need nothing heavy."""
+"""Options of `yolact bench`, and their checks. This file imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jobs.runtime.options import (
     parse_count_range,
 )
 
-#: fewer images than this say nothing of a speed
+#: fewer images are too few to measure a speed
 _LEAST_SAMPLE = 8
 
 
@@ -40,11 +40,11 @@ class BenchConfig:
     num_actors: NumActors = None
     score_threshold: ScoreThreshold = 0.15
     sample: int = 128
-    """Images to measure on, the first of the lake; more make the rounds longer and the figures steadier."""
+    """Images to measure on: the first of the lake. More images make the rounds longer and the figures steadier."""
     rounds: int = 3
     """How often everything is measured."""
     plain_loop: bool = False
-    """Also time what the original release does: float32, one image at a time, full-size masks, pycocotools."""
+    """Also time the original release's way: float32, one image at a time, full-size masks, pycocotools."""
     images: int = 1_000_000
     """Estimate: images to label."""
     devices: int = 1

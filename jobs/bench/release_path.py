@@ -1,7 +1,7 @@
-"""The simple path from raw predictions to masks, step by step as the original release does it.
+"""The simple path from raw predictions to masks, with the steps of the original release.
 
-Softmax over every anchor and class, full-size masks, pycocotools. Benchmarks and tests compare
-`yolact.inference.postprocess` and `yolact.geometry.rle` with it.
+It computes a softmax over every anchor and class, makes full-size masks, and encodes them by pycocotools. Benchmarks
+and tests compare `yolact.inference.postprocess` and `yolact.geometry.rle` with it.
 
 Shapes: A anchors, C classes, K prototypes of h × w, M candidates, N detections, H × W the image.
 """
@@ -26,7 +26,7 @@ from yolact.network.model import RawPredictions
 def simple_detect(
     raw: RawPredictions, index: int, anchors: Tensor, settings: NmsConfig, score_threshold: float = 0.0
 ) -> Instances:
-    """What `detect` of `yolact.inference.postprocess` gives with Fast NMS, computed for every box, score and class."""
+    """The result of `yolact.inference.postprocess.detect` with Fast NMS, computed for every box, score and class."""
     scores = torch.softmax(raw.class_logits[index], dim=-1)[:, 1:]
     boxes = decode_boxes(raw.box_deltas[index], anchors)
     keep = scores.amax(dim=1) > settings.score_floor
@@ -46,9 +46,9 @@ def simple_detect(
 def simple_masks(
     prototypes: Tensor, instances: Instances, height: int, width: int, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """(N, H, W) uint8: assembled, cropped, upsampled and thresholded at full size.
+    """Masks (N, H, W) uint8: assembled, cropped, upsampled and thresholded at full size.
 
-    In float32, as the release does it. In float64 this is the definition of what `yolact.geometry.rle` gives.
+    The release does this in float32. The result in float64 defines the result of `yolact.geometry.rle`.
     """
     masks = assemble_masks(prototypes, instances.coefficients)
     masks = crop_masks(masks, crop_regions(instances.boxes_relative, *masks.shape[1:]))

@@ -1,4 +1,4 @@
-"""Figures of `yolact bench` as JSON values and as a table for people."""
+"""The figures of `yolact bench` as JSON values, and as the table that it prints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def estimate(images: int, devices: int, price_per_hour: float | None, per_device: float) -> dict[str, Any]:
-    """Hours and money for `images` at `per_device` images/s each; starting up is left out."""
+    """Hours and money for `images` on `devices`, each at `per_device` images/s. The start of the job is left out."""
     hours = images / (per_device * devices) / 3600
     money = None if price_per_hour is None else hours * devices * price_per_hour
     return {

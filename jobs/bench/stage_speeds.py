@@ -1,7 +1,7 @@
-"""The stages of the label pipeline alone: each as many copies, with the same resources, as in the pipeline.
+"""Measures each stage of the label pipeline alone, with as many copies and the same resources as in the pipeline.
 
-The copies of a stage run at the same time, in Ray actors; the rate of a stage is the sum of their rates. The network is
-timed from prepared pixels to raw predictions, post-processing from raw predictions to run lengths.
+The copies of a stage run at the same time, in Ray actors; the speed of the stage is the sum of their speeds. The
+network is timed from prepared pixels to raw predictions, post-processing from raw predictions to run lengths.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from jobs.label.plan import Plan
     from yolact.inference.predictor import Predictor
 
-#: images that the model is timed on: on CPUs each costs up to a second
+#: images that the model is timed on; on CPUs each takes up to a second
 _MODEL_IMAGES = 48
 _PLAIN_LOOP_IMAGES = 12
 #: images that are run before the clock starts
@@ -38,7 +38,7 @@ _DECODE_SECONDS = 3.0
 
 
 class StageSpeeds:
-    """Measures on the images of a finished label run. `record` is its run.json."""
+    """Measures the stages on the images of a finished label run. `record` is its run.json."""
 
     def __init__(self, label: LabelConfig, record: RunRecord, plan: Plan) -> None:
         from jobs.label.engine import predictor_settings
@@ -76,7 +76,7 @@ class StageSpeeds:
         return sum(self._on_actors(DecodeSpeed, self._plan.decode_tasks, self._plan.decode_cpus, 0.0))
 
     def plain_loop(self) -> float:
-        """Images/s of the original's loop in one process with all the threads of an actor."""
+        """Images/s of the original release's loop, in one process with all the threads of an actor."""
         return self._on_actors(PlainLoopSpeed, 1, self._plan.actor_cpus, 0.0)[0]
 
     def _on_actors(self, stage: type, count: int, num_cpus: float, num_gpus: float) -> list[Any]:
@@ -92,7 +92,7 @@ class StageSpeeds:
 
 
 class SampleLake:
-    """The images of a label run, unit by unit, as its stages get them."""
+    """The images of a label run, unit by unit, in the form that its stages get."""
 
     def __init__(self, output: Output, limits: InputLimits, columns: ParquetColumns, input_size: int) -> None:
         self.output, self.limits, self.columns, self.input_size = output, limits, columns, input_size
@@ -180,7 +180,7 @@ class DecodeSpeed:
 
 
 class PlainLoopSpeed:
-    """What the original release does to an image: float32, one at a time, full-size masks, pycocotools."""
+    """The work of the original release on an image: float32, one at a time, full-size masks, pycocotools."""
 
     def __init__(self, sample: SampleLake, units: Sequence[int], settings: Any, threads: int) -> None:
         import ray

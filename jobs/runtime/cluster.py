@@ -1,4 +1,4 @@
-"""What the connected cluster offers now, and what its autoscaler may add."""
+"""Asks the connected cluster for its CPUs and GPUs: those it has now, and those its autoscaler may add."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Node:
 
 
 def alive_nodes() -> list[Node]:
-    """What each living node of the connected cluster offers."""
+    """The CPUs and GPUs of each node of the connected cluster that is alive."""
     import ray
 
     return [
@@ -38,7 +38,7 @@ def alive_nodes() -> list[Node]:
 
 
 def free_resources() -> Node:
-    """What of the whole cluster nobody holds at the moment."""
+    """The CPUs and GPUs of the whole cluster that are free at the moment."""
     import ray
 
     free = ray.available_resources()
@@ -47,17 +47,17 @@ def free_resources() -> Node:
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """Nodes of one kind that an autoscaler may have running: `most` at most."""
+    """A kind of node, of which an autoscaler may run `most` at once."""
 
     node: Node
     most: int
 
 
 def node_groups() -> list[NodeGroup] | None:
-    """What the cluster's autoscaler may bring at most, by kind of node; None where there is no autoscaler.
+    """The most nodes that the cluster's autoscaler may run, by kind; None where there is no autoscaler.
 
-    An open-source Ray 2.60 does not report this to its control store, so it is read where the autoscaler itself has it
-    from: the RayCluster resource on Kubernetes, else the file that `ray up` left on the head.
+    An open-source Ray 2.60 does not report this. So it is read from the source that the autoscaler itself reads: the
+    RayCluster resource on Kubernetes, else the file that `ray up` left on the head.
     """
     from ray._private import state
     from ray.util.client import ray as client
@@ -99,22 +99,21 @@ def _on_head(function: Callable[[], Result]) -> Result:
 
 
 def _autoscaling_config() -> Mapping[str, Any] | None:
-    """On the head: the configuration that the autoscaler of this cluster runs by, or None without an autoscaler."""
+    """Read the autoscaler's configuration; runs on the head. None where the cluster has no autoscaler."""
     if "KUBERNETES_SERVICE_HOST" in os.environ and "RAY_CLUSTER_NAME" in os.environ:
         return _kuberay_config(os.environ["RAY_CLUSTER_NAME"])
     path = Path(os.path.expanduser(BOOTSTRAP_CONFIG))
     if not path.exists():
         return None
-    # Ray depends on it
-    import yaml
+    import yaml  # Ray brings it
 
     config: Mapping[str, Any] = yaml.safe_load(path.read_text())
-    # the file may be of an earlier cluster: the autoscaler that runs must know the head by the file's own name
+    # the file may be left from an earlier cluster: the running autoscaler must use the file's name for the head
     return config if config["head_node_type"] in _head_types() else None
 
 
 def _kuberay_config(name: str) -> Mapping[str, Any] | None:
-    """The RayCluster as Ray's own autoscaler reads it. The head's service account may, where KubeRay autoscales."""
+    """The RayCluster as Ray's own autoscaler reads it. Where KubeRay autoscales, the head has the right to read it."""
     from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
     from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
 
@@ -122,7 +121,7 @@ def _kuberay_config(name: str) -> Mapping[str, Any] | None:
         namespace = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
         resource = KubernetesHttpApiClient(namespace).get(f"rayclusters/{name}")
     except Exception as error:
-        # also where nobody may read it: a cluster without autoscaler has no such right
+        # a cluster without an autoscaler has no right to read the resource
         log.info("the RayCluster %s cannot be read, so the cluster counts as one of fixed size: %s", name, error)
         return None
     if not resource["spec"].get("enableInTreeAutoscaling"):
@@ -132,7 +131,7 @@ def _kuberay_config(name: str) -> Mapping[str, Any] | None:
 
 
 def _head_types() -> Sequence[str]:
-    """The names that the running autoscaler has for the kinds of the nodes that stand."""
+    """The running autoscaler's names for the kinds of the present nodes."""
     from ray._private import ray_constants, worker
 
     text = worker.global_worker.gcs_client.internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS.encode(), None)

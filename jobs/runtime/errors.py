@@ -1,4 +1,4 @@
-"""Exit codes of the command line and the errors that lead to them; each reaches the user as one line."""
+"""The exit codes of the command line, and the errors that lead to them. The user sees each error as one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_TOO_MANY_BAD_IMAGES = 3
 EXIT_RUN_AGAIN = 4
-#: as a shell reports a program that SIGPIPE ended
+#: the code that a shell reports for a program that SIGPIPE ended
 EXIT_OUTPUT_CLOSED = 141
 
 
@@ -23,7 +23,7 @@ class JobError(Exception):
 
 
 def exit_code_of(call: Callable[[], int]) -> int:
-    """The exit code that `call` returns. A `UsageError` or `JobError` is printed to stderr and becomes its code."""
+    """The exit code that `call` returns. A `UsageError` or `JobError` is printed on stderr and gives its own code."""
     try:
         return call()
     except (UsageError, JobError) as error:

@@ -27,7 +27,7 @@ def run_id(*parts: str) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: `time` (UTC), `level`, `run`, `message`, and what `extra={"fields": {…}}` adds."""
+    """One JSON object a line: `time` (UTC), `level`, `run`, `message`, and the entries of `extra={"fields": {…}}`."""
 
     def __init__(self, run: str) -> None:
         super().__init__()
@@ -58,8 +58,8 @@ _settings = _Settings()
 def configure_logging(log_format: LogFormat, run: str = "") -> None:
     """Send the log of `jobs` to stderr from INFO up; other libraries log from WARNING up, as Python does by default.
 
-    A command calls this a second time when it knows the run's id. The last call counts, also for the workers that
-    `in_worker` configures.
+    A command calls this a second time when it knows the run's id. The last call counts. `in_worker` gives its settings
+    to the workers.
     """
     global _settings
     _settings = _Settings(log_format, run)

@@ -1,7 +1,7 @@
 """Ray metrics of a running job, which every node exposes to Prometheus as `ray_yolact_…`.
 
-The stages of a job call a `JobMetrics`. Outside a Ray process every call does nothing, so that stages are tested
-without Ray. `cluster/grafana/yolact.json` draws these metrics.
+The stages of a job call a `JobMetrics`. Outside a Ray process its methods do nothing, so that tests of the stages need
+no Ray. `cluster/grafana/yolact.json` draws these metrics.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ METRICS = {
     "yolact_retries": MetricSpec("Counter", "Attempts repeated after a transient failure", ("reason",)),
     "yolact_stage_seconds": MetricSpec("Histogram", "Seconds one unit or batch spent in a stage", ("stage",), _SECONDS),
     "yolact_batch_images": MetricSpec("Counter", "Images in the batches that the model ran"),
-    "yolact_batch_slots": MetricSpec("Counter", "Images those batches had room for"),
+    "yolact_batch_slots": MetricSpec("Counter", "Images that these batches had room for"),
     "yolact_gpu_memory_bytes": MetricSpec("Gauge", "GPU memory held by the model's process", ("device",)),
     "yolact_loss": MetricSpec("Gauge", "Training loss by part, weights applied", ("part",)),
 }
@@ -62,7 +62,7 @@ def _inside_ray() -> bool:
 
 @dataclass(frozen=True)
 class JobMetrics:
-    """The metrics of one run. It pickles as two strings, so that a stage takes it along to its workers.
+    """The metrics of one run. It pickles as two strings, so that a stage can carry it to its workers.
 
     `job` is the command ("label", "train", …) and `run` the run's id; both become tags.
     """
@@ -96,7 +96,7 @@ class JobMetrics:
             self.stage_seconds(stage, time.perf_counter() - start)
 
     def waits(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the same items; the seconds until each item comes are recorded as the stage's seconds."""
+        """Yield the items, and record the seconds of waiting for each item as the stage's seconds."""
         start = time.perf_counter()
         for item in items:
             self.stage_seconds(stage, time.perf_counter() - start)
@@ -104,7 +104,7 @@ class JobMetrics:
             start = time.perf_counter()
 
     def batch_fill(self, images: int, batch_size: int) -> None:
-        """Count the images of a model batch, and how many it could have; the ratio of the two counters is the fill."""
+        """Count the images of a model batch and its slots. The ratio of the two counters says how full batches are."""
         self._count("yolact_batch_images", images)
         self._count("yolact_batch_slots", batch_size)
 

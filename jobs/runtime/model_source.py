@@ -1,4 +1,4 @@
-"""Which model a job runs. It is found and hashed without torch, and loaded once, on the driver, for all actors."""
+"""Finds the model that a job runs, and its hash, without torch. The driver loads the model once, for all actors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from yolact.weights.files import is_own_checkpoint, read_bytes, read_own_header,
 if TYPE_CHECKING:
     from yolact.network.model import Yolact
 
-#: the config when the user names neither config nor weights
+#: the config for a user who names neither config nor weights
 DEFAULT_CONFIG = "nuclei"
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A config and the file its weights come from; `sha256` is of that file."""
+    """A config, and the file of its weights with the file's sha256."""
 
     config: YolactConfig
     uri: str
@@ -39,7 +39,7 @@ class ModelSource:
 
 
 def resolve_model(config: str | None, weights: str | None) -> ModelSource:
-    """The model that `--config` and `--weights` name; either may be missing. Raises `UsageError` in one sentence."""
+    """The model that `--config` and `--weights` name. Either may be None. Raises `UsageError`."""
     try:
         if weights is None:
             chosen = get_config(config or DEFAULT_CONFIG)

@@ -1,4 +1,4 @@
-"""Options that several commands share: their types, their help, and checks of values. Needs nothing heavy."""
+"""Options that several commands share: their types, help and checks. This file imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Device = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    tyro.conf.arg(help="Images that the model takes at once; 1 on CPUs and 16 on GPUs if not given."),
+    tyro.conf.arg(help="Images in one batch of the model; 1 on CPUs and 16 on GPUs if not given."),
 ]
 NumActors = Annotated[
     str | None,
@@ -49,7 +49,7 @@ NumActors = Annotated[
         help="Copies of the model: a number, or MIN:MAX to grow with the cluster; fitted to the cluster if not given."
     ),
 ]
-RowsPerTask = Annotated[int, tyro.conf.arg(help="Rows of the table that one Ray task takes, about.")]
+RowsPerTask = Annotated[int, tyro.conf.arg(help="About how many rows of the table one Ray task reads.")]
 LogFormatOption = Annotated[
     LogFormat,
     tyro.conf.arg(help="The log on stderr: text for people, or json lines with the run's id for a log collector."),
@@ -64,7 +64,7 @@ Address = Annotated[
 
 
 def parse_count_range(flag: str, text: str) -> tuple[int, int]:
-    """`N` or `MIN:MAX`, given for a flag, to (min, max), both at least 1. Raises `UsageError`, which names the flag."""
+    """(min, max) of `N` or `MIN:MAX`, both at least 1. Raises `UsageError`, which names the `flag`."""
     pieces = text.split(":")
     if len(pieces) > 2 or not all(piece.isdigit() and int(piece) > 0 for piece in pieces):
         raise UsageError(f"{flag} {text}: give a number such as 2, or a range such as 2:8")
@@ -75,21 +75,21 @@ def parse_count_range(flag: str, text: str) -> tuple[int, int]:
 
 
 def check_at_least(config: Any, lowest: int, *names: str) -> None:
-    """Raise `UsageError` where an option of `config` is below `lowest`; options that were left out (None) pass."""
+    """Raise `UsageError` where one of these options of `config` is below `lowest`. None (not given) passes."""
     for name in names:
         value = getattr(config, name)
-        # NaN is below everything
+        # `not >=`, so that NaN is refused too
         if value is not None and not value >= lowest:
             raise UsageError(f"{flag_of(name)} {value}: must be at least {lowest}")
 
 
 def check_shares(config: Any, *names: str) -> None:
-    """Raise `UsageError` where an option of `config` is no number from 0 to 1."""
+    """Raise `UsageError` where one of these options of `config` is not a number from 0 to 1."""
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
             raise UsageError(f"{flag_of(name)} {getattr(config, name)}: must lie between 0 and 1")
 
 
 def flag_of(name: str) -> str:
-    """The flag of a field: "--num-actors" of "num_actors"."""
+    """The flag of a config's field: "--num-actors" for "num_actors"."""
     return "--" + name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""Progress of a job for the user: a bar on a terminal; a log line every few seconds where stderr is no terminal."""
+"""Shows the progress of a job: a bar on a terminal, else a line in the log every few seconds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class LabelProgress:
-    """Shows how many of `total` images are done, of which `done` were done before this run.
+    """Shows how many of `total` images are done. `done` of them were done before this run.
 
-    The counts come from `update`; a thread prints the lines, so that they come also while nothing is committed.
+    `update` sets the count. A thread logs the lines, so that they come also while no image is finished.
     """
 
     def __init__(self, total: int, done: int, title: str = "labelling") -> None:

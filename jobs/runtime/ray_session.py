@@ -1,4 +1,4 @@
-"""The connection to Ray that a job holds while it runs: which Ray, how long its start may take, what it leaves."""
+"""Connects a job to Ray: finds the cluster or starts a private Ray, limits the time of the start, and cleans up."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from jobs.runtime.telemetry import without_usage_process
 
 log = logging.getLogger(__name__)
 
-#: seconds in which the machine of a cluster must take a connection
+#: seconds within which the address of a cluster must accept a connection
 _ANSWER_SECONDS = 5.0
 #: Ray's own limits while it connects: attempts, and seconds of each one. Its defaults allow 20 rounds of 41 s
 _CONNECT_LIMITS = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 #: attempts to start a private Ray. Ray gives its processes 30 s, which a busy machine may exceed
 _STARTS = 2
-#: seconds after which a start of Ray that has not come to an end is given up
+#: seconds that a start of Ray may take
 _START_LIMIT_SECONDS = 300.0
-#: seconds that a given-up start has for its own end, before the process exits
+#: seconds that a start has to end after it was interrupted, before the process exits
 _GRACE_SECONDS = 10.0
 #: the variable of Ray's C++ core that holds its log level, ray::RayLog::severity_threshold_, and the level FATAL
 _LEVEL_OF_CORE = "_ZN3ray6RayLog19severity_threshold_E"
 _FATAL = 3
 
-#: environment of the processes of a Ray that is started here; cluster/Dockerfile sets the same. A network on CPUs
-#: trains a quarter faster with it. Threads that wait for each other spin for microseconds only, since they share their
-#: cores. Memory of one step is kept for the next one; without this it is given back, and faulted in again page by page
+#: environment for the processes of a private Ray; cluster/Dockerfile sets the same. A network on CPUs trains a quarter
+#: faster with it. Waiting threads spin only for microseconds, since threads share their cores. The allocator keeps the
+#: memory of one step for the next one; by default it returns it to the system, and every page costs a fault again
 WORKER_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
     "MALLOC_ARENA_MAX": "1",
@@ -50,7 +50,7 @@ WORKER_ENVIRONMENT = {
 def stopped_by_sigterm() -> Iterator[None]:
     """Within this context SIGTERM raises `JobError` in the main thread, so that the run ends as after an error.
 
-    What is committed stays, and the lease is given back. In another thread than the main one this changes nothing.
+    So committed work stays, and the lease is given back. In a thread other than the main one this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -61,7 +61,7 @@ def stopped_by_sigterm() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal signalled
         signalled = True
-        # Ray lets this one exception through while it waits
+        # the only exception that Ray lets through while it waits
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -82,13 +82,13 @@ def ray_session(address: str) -> Iterator[None]:
     `address` is "auto" (see `cluster_address`), "local" for a private Ray, or the address of a cluster. A Ray that
     the caller initialised is used as it is and left running. Raises `JobError` where no Ray can be had.
     """
-    # Ray warns its own developers about CUDA_VISIBLE_DEVICES on workers without GPUs
+    # switches off a warning about CUDA_VISIBLE_DEVICES on workers without GPUs, which users cannot act on
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     for name, value in WORKER_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # where several tasks fail, the job reports the first one in its own words
+    # the job itself reports the first failed task; Ray would print the others
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    # Ray's C++ core prints a remark on every pool of actors as an error
+    # Ray's C++ core logs a harmless remark about every pool of actors as an error
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
@@ -109,7 +109,7 @@ def ray_session(address: str) -> Iterator[None]:
             ray.shutdown()
             raise
         except Exception as error:
-            # Ray raises the base class itself where a machine is too busy for Ray's own time limits
+            # Ray raises a plain Exception where the machine is too busy for Ray's own time limits
             ray.shutdown()
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise JobError(f"no Ray cluster at {where}: {reason}") from error
@@ -136,11 +136,11 @@ def _quieten_core() -> None:
 
 
 def cluster_address(address: str) -> str | None:
-    """The cluster that `address` names, or None where a private Ray is to be started.
+    """The cluster that `address` names, or None if a private Ray must be started.
 
     "auto" is RAY_ADDRESS, else the address that `ray start` wrote on this machine, if something answers there. Private
-    Rays of other commands write no such file, and so are never joined. Ray's own "auto" looks through the list of
-    processes instead, and may join a private Ray that is about to end.
+    Rays of other commands write no such file, so this never joins them. Ray's own "auto" searches the list of processes
+    instead, and may join a private Ray that is about to end.
     """
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or "auto"
@@ -162,10 +162,10 @@ def cluster_address(address: str) -> str | None:
 
 
 def _answers(address: str) -> bool:
-    """Whether something takes a connection at `host:port` or `ray://host:port` within a few seconds."""
+    """Whether something accepts a connection at `host:port` or `ray://host:port` within a few seconds."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not port.isdigit():
-        return True  # Ray itself says what is wrong with such an address
+        return True  # Ray's own message explains the fault of such an address
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS):
             return True
@@ -175,7 +175,7 @@ def _answers(address: str) -> bool:
 
 @contextmanager
 def _changed_environment() -> Iterator[_Environment]:
-    """Changes of the environment that end with the session, so that the next one starts from the user's own."""
+    """An environment whose changes end with the session, so that the next one starts from the user's own."""
     environment = _Environment()
     try:
         yield environment
@@ -197,7 +197,7 @@ class _Environment:
         self._reload()
 
     def remember(self, name: str) -> None:
-        """Restore a variable at the end that Ray itself may set."""
+        """Note the present value of a variable that Ray may set, so that `restore` brings it back."""
         self._before.setdefault(name, os.environ.get(name))
 
     def restore(self) -> None:
@@ -224,7 +224,7 @@ _QUIET = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 
 def _connect(address: str, environment: _Environment) -> None:
-    """Connect to a cluster. Raises within seconds where nothing answers, within a minute where no Ray does."""
+    """Connect to a cluster. Raises within seconds where nothing answers, and within a minute where it is not Ray."""
     import ray
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
     from ray._private.utils import read_ray_address
@@ -240,7 +240,7 @@ def _connect(address: str, environment: _Environment) -> None:
 
 
 def _start_private(environment: _Environment) -> None:
-    """Start a Ray that listens on loopback only: nobody outside this machine may reach a Ray of one user's job.
+    """Start a Ray that listens on loopback only, so that other machines cannot reach the Ray of one user's job.
 
     Ray replaces a loopback address by the machine's own, unless it is told not to make clusters. Ray reads that switch
     when it is imported (the constant) and when its processes start (the environment).
@@ -250,7 +250,7 @@ def _start_private(environment: _Environment) -> None:
 
     values = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
-        # a token of this Ray alone. Ray would write one into HOME, which may not exist in a container
+        # a token for this Ray only. Without it Ray would write one into HOME, which may not exist in a container
         values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     environment.set(values)
     makes_clusters = ray_constants.ENABLE_RAY_CLUSTER
@@ -271,11 +271,11 @@ def _start_private(environment: _Environment) -> None:
 
 @contextmanager
 def watchdog(what: str, *, seconds: float = _START_LIMIT_SECONDS, grace: float = _GRACE_SECONDS) -> Iterator[None]:
-    """Give a block up that takes longer than `seconds`; `what` names it in the message.
+    """Interrupt a block that takes longer than `seconds`, with a `JobError`; `what` names the block in the message.
 
-    The block is interrupted, which raises `JobError`. Where it does not return to Python, as a hanging call of Ray's
-    C++ core does not, the process writes the same line to stderr and exits with `EXIT_FAILED`. Only the main thread
-    can be interrupted; in another thread this does nothing.
+    A block that hangs in Ray's C++ core does not notice the interrupt. Then, after `grace` seconds, the process writes
+    the same line to stderr and exits with `EXIT_FAILED`. Only the main thread can be interrupted; in another thread
+    this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,6 +1,6 @@
-"""Nothing is sent anywhere: the switches of libraries that report their use to their makers.
+"""Switches off the telemetry of the libraries, so that no program sends reports about its use.
 
-OpenVINO and NNCF have no such variable; `yolact.inference.openvino_engine.import_silently` deals with them.
+OpenVINO and NNCF have no variable for it; `yolact.inference.openvino_engine.import_silently` deals with them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Ray's usage report; with RAY_USAGE_STATS_ENABLED=1 the user asks for it
+#: the variable of Ray's usage report; a user who wants the report sets it to 1
 RAY_USAGE = "RAY_USAGE_STATS_ENABLED"
-#: any of them says what huggingface_hub may tell of the user's machine, where hf:// is read
+#: each of them decides whether huggingface_hub, which reads hf://, reports about the user's machine
 HUB_SWITCHES = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
 
 
@@ -24,15 +24,15 @@ def switch_off_telemetry() -> None:
 
 @contextmanager
 def without_usage_process() -> Iterator[None]:
-    """Start a Ray in this block without the process that Ray has for its usage report.
+    """A Ray started in this block does not start the process of its usage report.
 
-    Ray starts the process beside every cluster without a dashboard, also where the report is switched off; it then
-    asks the metadata servers of three clouds where it runs. Nothing else is in it.
+    Ray starts that process beside every cluster without a dashboard, even where the report is switched off. The process
+    does nothing else, and asks the metadata servers of three clouds where it runs.
     """
     from ray._private import services
 
     start = services.start_api_server
-    # an address and a process: Ray takes None for a process that it did not start
+    # (address, process): Ray accepts None as the process
     services.start_api_server = lambda *_, **__: ("", None)
     try:
         yield

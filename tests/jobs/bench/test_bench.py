@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from support.models import save_tiny_checkpoint
 
-from benchmarks.guard import regressions
+from benchmarks.regressions import regressions
 from benchmarks.start_up import StartUpBenchConfig, first_unit
 from jobs.bench import run
-from jobs.bench.busy import BusySampler, gpu_percents_in
 from jobs.bench.options import BenchConfig
 from jobs.bench.speed_table import estimate, spread
+from jobs.bench.utilisation import UtilisationSampler, gpu_percents_in
 from jobs.label.pipeline.passes import Totals
 from jobs.label.pipeline.unit import UnitRecord
 from jobs.runtime.errors import JobError, UsageError
@@ -53,7 +53,7 @@ def test_steady_work_begins_after_the_first_unit_of_every_actor():
 
 
 def test_a_busy_process_is_seen():
-    with BusySampler() as sampler:
+    with UtilisationSampler() as sampler:
         began = time.time()
         while time.time() - began < 2.5:
             pass
@@ -124,6 +124,7 @@ def test_the_guard_tells_what_became_slower():
     assert regressions(stored, {"a": 7.4, "b": 4.0}) == ["a 7.40, was 10.00", "c cannot be measured here"]
 
 
+@pytest.mark.process
 def test_a_start_that_gives_no_label_is_told_in_one_line(tmp_path, capfd):
     with pytest.raises(JobError, match=r"auto: no label after \d+ s: yolact: .*no-such-lake"):
         first_unit(StartUpBenchConfig((str(tmp_path / "no-such-lake"),)), "auto", str(tmp_path / "cache"))

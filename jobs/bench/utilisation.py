@@ -1,4 +1,4 @@
-"""How busy this machine's CPUs and GPUs are, sampled once a second on Linux."""
+"""Samples once a second how busy the CPUs and GPUs of this machine are. Linux only."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from types import TracebackType
 _INTERVAL_SECONDS = 1.0
 
 
-class BusySampler:
-    """Samples from `with` to its end; `between` gives means over a part of that time."""
+class UtilisationSampler:
+    """Takes samples within its `with` block; `between` gives means over a part of that time."""
 
     def __init__(self) -> None:
         self._stop = threading.Event()
@@ -22,7 +22,7 @@ class BusySampler:
         #: (time, {"CPU": percent since the sample before, "GPU": percent})
         self._samples: list[tuple[float, dict[str, float]]] = []
 
-    def __enter__(self) -> BusySampler:
+    def __enter__(self) -> UtilisationSampler:
         self._thread.start()
         return self
 
@@ -31,7 +31,7 @@ class BusySampler:
         self._thread.join()
 
     def between(self, began: float, ended: float) -> dict[str, float]:
-        """Mean percent by kind of device over samples taken between two `time.time()`; empty where none was."""
+        """Mean percent by kind of device, over the samples between two `time.time()`; empty where there are none."""
         inside = [percents for moment, percents in self._samples if began <= moment <= ended]
         kinds = {kind for percents in inside for kind in percents}
         return {kind: sum(percents.get(kind, 0.0) for percents in inside) / len(inside) for kind in sorted(kinds)}
@@ -56,7 +56,7 @@ def _cpu_times() -> tuple[int, int] | None:
         line = Path("/proc/stat").read_text().splitlines()[0]
     except OSError:
         return None
-    # user, nice, system, idle, iowait, irq, softirq, steal; guests are counted among users already
+    # user, nice, system, idle, iowait, irq, softirq, steal; user and nice already count the guests
     ticks = [int(text) for text in line.split()[1:9]]
     return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
@@ -72,5 +72,5 @@ def _gpu_percents() -> list[float]:
 
 
 def gpu_percents_in(described: str) -> list[float]:
-    """Utilisation of each GPU in the XML of `nvidia-smi -q -x`; a GPU that does not tell it is left out."""
+    """Utilisation of each GPU in the XML of `nvidia-smi -q -x`; GPUs that do not report it are left out."""
     return [float(percent) for percent in re.findall(r"<gpu_util>\s*(\d+)\s*%\s*</gpu_util>", described)]

@@ -1,10 +1,10 @@
-"""Has anything become slower? Ratios measured now against those stored in the repository, never absolute times.
+"""Finds out whether the code became slower: compares ratios of speeds, measured now, with ratios in the repository.
 
-    python -m benchmarks.guard            # exit code 1 where a ratio fell below three quarters of what is stored
-    python -m benchmarks.guard --store    # after a change that is meant: keep today's ratios
+    python -m benchmarks.regressions            # exit code 1 where a ratio fell below three quarters of the stored one
+    python -m benchmarks.regressions --store    # after an intended change: store today's ratios
 
-Ratios of engines follow from the instructions a CPU has, so that they are stored for each kind of CPU. Some minutes on
-two quiet cores.
+Absolute times are not compared, because they depend on the machine. Ratios of engines depend on the instructions of the
+CPU, so they are stored by kind of CPU. Takes some minutes on two quiet cores.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from benchmarks import engines, postprocess
 from benchmarks.harness import run_benchmark
 
 RATIOS = Path(__file__).parent / "ratios.json"
-#: a ratio of medians wanders by a tenth on a quiet machine
+#: a ratio of medians varies by a tenth on a quiet machine
 _LEAST_SHARE = 0.75
-#: from the best: what decides how much faster than float32 the lower precisions are
+#: instructions, the fastest first, that decide how much faster than float32 the lower precisions are
 _INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512", "avx2")
 
 
 @dataclass(frozen=True)
-class GuardConfig:
-    """Options of the guard."""
+class RegressionsConfig:
+    """Options of the comparison."""
 
     store: bool = False
-    """keep the ratios measured now instead of comparing with those kept"""
+    """store the measured ratios instead of comparing them"""
     config: str = "yolact_resnet50"
     """model whose network is measured"""
     threads: int = 2
     """CPU threads"""
 
 
-def main(config: GuardConfig) -> None:
-    """Measure, compare or store, and tell."""
+def main(config: RegressionsConfig) -> None:
+    """Measure the ratios, print them, and compare or store them."""
     kind = cpu_kind()
     stored = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
     if not config.store and kind not in stored:
@@ -55,13 +55,13 @@ def main(config: GuardConfig) -> None:
 
 
 def cpu_kind() -> str:
-    """The best instructions for networks that this CPU has."""
+    """The first of `_INSTRUCTIONS` that this CPU has."""
     capabilities = torch.cpu.get_capabilities()
     return next((name for name in _INSTRUCTIONS if capabilities.get(name)), "none of them")
 
 
 def regressions(stored: Mapping[str, float], measured: Mapping[str, float]) -> list[str]:
-    """What fell below three quarters of its stored ratio, or is no longer measured; a line each."""
+    """One line for each ratio that fell below three quarters of the stored one or is no longer measured."""
     lines = []
     for name, ratio in stored.items():
         if name not in measured:
@@ -71,8 +71,8 @@ def regressions(stored: Mapping[str, float], measured: Mapping[str, float]) -> l
     return lines
 
 
-def measure(config: GuardConfig) -> dict[str, float]:
-    """How many times faster than its yardstick each thing is."""
+def measure(config: RegressionsConfig) -> dict[str, float]:
+    """The ratios: how many times faster each path is than the path that it is compared with."""
     ratios: dict[str, float] = {}
     steps = postprocess.measure(postprocess.PostprocessBenchConfig(config.config, threads=config.threads))
     for case in ("100 detections", "10 detections"):
@@ -91,4 +91,4 @@ def measure(config: GuardConfig) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_benchmark(GuardConfig, __doc__, main)
+    run_benchmark(RegressionsConfig, __doc__, main)
