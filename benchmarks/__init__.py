@@ -1,0 +1,1 @@
+"""Measurements of single claims. Not part of the installed package."""

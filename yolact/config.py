@@ -1,4 +1,4 @@
-"""What a YOLACT model is made of, as values: `YolactConfig` and the named configs in `CONFIGS`.
+"""The values that describe a YOLACT model: `YolactConfig`, and the named configs in `CONFIGS`.
 
 A config is frozen and JSON-serialisable. An ablation is another value
 (`dataclasses.replace(config, num_prototypes=8)`); only `yolact.network.model.build_yolact` turns values into parts.
@@ -70,11 +70,11 @@ class NmsConfig:
     iou_threshold: float = 0.5
     """A box that overlaps a better one by more than this is removed."""
     top_k: int = 200
-    """Boxes that enter the suppression, per class (over all classes in the cross-class variant)."""
+    """Boxes that enter NMS, per class (over all classes in the cross-class variant)."""
     max_detections: int = 100
     """Detections kept per image, over all classes."""
     kind: NmsKind = "fast"
-    """What suppresses, where nothing else is asked for; the paper's Fast NMS, see `yolact.inference.nms`."""
+    """The kind of NMS if the user does not choose; the paper's Fast NMS, see `yolact.inference.nms`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.score_floor < 1 or not 0 <= self.iou_threshold <= 1:

@@ -1,0 +1,1 @@
+"""Shared by all commands: options, errors, logs, metrics, the connection to Ray."""

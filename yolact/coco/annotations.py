@@ -1,7 +1,7 @@
 """Annotated images in COCO's terms: the records, their masks as RLE or arrays, and COCO JSON made from them.
 
-`yolact.coco.reading` makes these records from a file, `yolact.coco.checks` finds what is wrong in them. What stands
-here expects annotations without problems.
+`yolact.coco.reading` makes these records from a file, and `yolact.coco.checks` finds the faults in them. The functions
+here expect annotations without faults.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class AnnotatedImages:
     problems: tuple[AnnotationProblem, ...] = ()
     """entries of the file that could not become records, such as annotations of an image that the file does not list"""
     notes: tuple[str, ...] = ()
-    """what reading mended or passed over, in words for the user"""
+    """what the reader corrected or ignored, in words for the user"""
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""The one check of annotations, for training, evaluation and the report: what cannot be a mask is found, with its id.
+"""Checks annotations for training, evaluation and the report: it finds every one that cannot be a mask, with its id.
 
-pycocotools hands polygons and run lengths to C code that believes them. A damaged one ends the process, or takes all
-memory, or gives a mask that means nothing. So nothing may reach pycocotools that has not passed here.
+pycocotools gives polygons and run lengths to C code that does not check them. A damaged one can end the process, take
+all memory, or give a meaningless mask. So every annotation must pass these checks before pycocotools gets it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The one rule by which file names in annotations are matched with files and with rows of a label table.
+"""Matches file names in annotations with files and with rows of a label table.
 
-Annotations name their images relative to a folder that they do not tell, by an absolute path of somebody else's disk,
-by a URL, or with backslashes. `FileNames` finds what is meant.
+Annotations name an image by a path below an unknown folder, by an absolute path on another machine, by a URL, or with
+backslashes. `FileNames` finds the file that is meant.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ def name_parts(name: str) -> NameParts:
 
 
 class FileNames:
-    """Finds which of some names another name means.
+    """Finds the one of some known names that another name means. The first rule that finds a name counts:
 
-    In this order: the same name; the same path once both are taken apart; a name that is the end of the path asked for,
-    the longest one; a name that ends in the path asked for, if only one does. Where either is absolute, its folders may
-    differ altogether: then a name with the same last part, if only one has it.
+    1. the same name
+    2. the same path, after both are taken apart
+    3. the longest known name that is the end of the wanted path
+    4. the known name that ends in the wanted path, if there is only one
+    5. where either path is absolute: the known name with the same last part, if there is only one
 
     Args:
-        names: what can be found. Of names that come apart alike, none is found but by itself.
+        names: the known names. Of two names with the same parts, rule 1 alone finds either.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

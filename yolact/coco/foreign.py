@@ -1,4 +1,4 @@
-"""What an annotation file is called when it is not COCO instances JSON, and what to do with it."""
+"""Recognises annotation files that are not COCO instances JSON, and says how to convert them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a data set: objects per class, and boxes that do not fit their masks."""
+"""Counts what a data set holds: objects per class, and boxes that do not fit their masks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""From a COCO instances file to records: what other formats are called, which ids are the same, what is mended.
+"""Reads a COCO instances file into records, and corrects what tools often write wrong.
 
-Only a file that cannot be read as a whole is refused here. A single entry that cannot become a record becomes a problem
-of the data set; the records themselves are checked by `yolact.coco.checks`.
+Only a file that cannot be read as a whole is refused. An entry that cannot become a record becomes a problem of the
+data set. `yolact.coco.checks` checks the records.
 """
 
 from __future__ import annotations

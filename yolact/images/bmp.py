@@ -1,8 +1,8 @@
 """BMP of Windows and OS/2: every depth, any colour masks, palettes.
 
-Pillow reads eight arrangements of colour masks only, and takes alpha as it stands. Many programs write an alpha mask
-and leave all alpha zero: such an image is opaque, as browsers show it. Run lengths (RLE) may end before all pixels are
-set, which Pillow takes for damage.
+Pillow reads only eight arrangements of colour masks, and always uses the stored alpha. Many programs write an alpha
+mask but leave all alpha zero; browsers show such an image as opaque, and so does this reader. Run lengths (RLE) may end
+before all pixels are set; Pillow takes that for damage.
 """
 
 from __future__ import annotations

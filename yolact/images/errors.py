@@ -1,4 +1,4 @@
-"""What is wrong with an image, in the words of the label table."""
+"""The errors of image decoding, with the statuses that stand in the label table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The orientation that EXIF data gives: the one thing of EXIF that changes pixels.
+"""Reads the orientation of an image from its EXIF data. Nothing else in EXIF data changes pixels.
 
-Orientation is taken from EXIF only. XMP data may state one too, but browsers, annotation tools and other image
-libraries do not look there, so annotations are made without it.
+XMP data may state an orientation too, but browsers, annotation tools and other image libraries ignore it, so
+annotations are made without it.
 """
 
 from __future__ import annotations

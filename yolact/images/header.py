@@ -1,4 +1,4 @@
-"""Size, EXIF turn and completeness of an image file, from its first and last bytes, without decoding it."""
+"""Reads size, EXIF orientation and completeness of an image file from its first and last bytes, without decoding it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file is, from its first bytes: a kind of image that is read here, or what to tell people it is instead."""
+"""Recognises a file by its first bytes: a kind of image that can be decoded, or a name of what it is instead."""
 
 from __future__ import annotations
 

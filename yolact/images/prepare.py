@@ -1,7 +1,7 @@
 """Pixels → network input: the one path for labelling, evaluation and the notebook.
 
-Resizing samples bilinearly with half-pixel centres and no antialiasing (the release's way), so most rows of a large
-image are never looked at: `prepare_image` drops those.
+Resizing is bilinear with half-pixel centres and without antialiasing, as in the release. So most rows of a large image
+are never read, and `prepare_image` drops them.
 
 Shapes: H × W the image's own size, h × w what is kept of it, S the network input's side.
 """

@@ -1,8 +1,8 @@
-"""TIFF: from the samples of a page to RGB pixels.
+"""Decodes TIFF: from the samples of a page to RGB pixels.
 
 Pillow knows a fixed list of combinations of sample type, depth, order and colours, and reads some of them wrongly. So
-it only undoes the compression here (`tiff_page.plane_rows`). What the bytes mean stands in this file. Compressions that
-depend on what the samples mean (JPEG, CCITT) and YCbCr colours are left to Pillow and libtiff as a whole.
+Pillow only undoes the compression (`tiff_page.plane_rows`), and this file interprets the bytes. Pillow and libtiff
+decode the rest completely: YCbCr colours, and compressions that depend on the meaning of the samples (JPEG, CCITT).
 """
 
 from __future__ import annotations

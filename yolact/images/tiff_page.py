@@ -1,4 +1,4 @@
-"""What the directory of a TIFF file's first page says of its pixels, and how to get its bytes."""
+"""Reads the directory of a TIFF file's first page, which describes the pixels, and the bytes of its samples."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""From the sample values that an image file holds to 8-bit RGB.
+"""Converts the sample values of an image file to 8-bit RGB.
 
-Samples of 8 bits and less have one meaning: 0 is black and the largest possible value is white. Samples of 16 bits
-have not: cameras of 10, 12 or 14 bits store what they measure in 16-bit files, where it would look black. The rule for
-all of them stands in `significant_bits`.
+In samples of 8 bits and less, 0 is black and the largest possible value is white. In samples of 16 bits white is not
+certain: cameras of 10, 12 or 14 bits store their values unchanged in 16-bit files, and the image would look black.
+`significant_bits` has the rule.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The network behind one call, by the engine and precision of choice: images → raw predictions in float32.
+"""Runs the network by the chosen engine and precision, behind one call: images → raw predictions in float32.
 
 Shapes: B images, S the network input's side.
 """

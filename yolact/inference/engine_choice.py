@@ -1,4 +1,4 @@
-"""Which engine runs the network, and in which precision: a pure function of what a machine can do.
+"""Chooses the engine and the precision of the network: a pure function of what the machine can do.
 
 Imports no torch, so that a command can refuse an impossible choice before it loads anything heavy.
 """

@@ -1,4 +1,4 @@
-"""Precisions by name, which of them a device computes fast, and how to keep float32 exact."""
+"""The precisions of the network: their names, which of them a device computes fast, and how float32 stays exact."""
 
 from __future__ import annotations
 

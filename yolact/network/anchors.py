@@ -1,4 +1,4 @@
-"""Anchors of a config. Shapes: A anchors."""
+"""Computes the anchors of a config: the boxes that the network's predictions are relative to. Shapes: A anchors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature pyramid: backbone maps C2–C5 → P2–P7 of one width. Shapes: B images, D pyramid channels."""
+"""Feature pyramid: backbone maps C2–C5 → maps P2–P7, all with D channels. Shapes: B images, D pyramid channels."""
 
 from __future__ import annotations
 

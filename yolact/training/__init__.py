@@ -1,0 +1,1 @@
+"""Losses, targets, samples and optimisation of the training."""

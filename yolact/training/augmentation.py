@@ -1,4 +1,4 @@
-"""What happens to an image and its ground truth before training sees them.
+"""Augmentation: the random changes of an image and its ground truth before a training step uses them.
 
 A sample is a dict of `image` (3, H, W) uint8 RGB, `boxes` (G, 4) float xyxy in pixels of that image, `masks` (G, H, W)
 bool or uint8, `labels` (G,) int64 and `is_crowd` (G,) bool. All randomness comes from torch's global generator. The

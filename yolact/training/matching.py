@@ -1,4 +1,4 @@
-"""Which anchor learns which ground truth (paper section 3, the SSD matching of the release).
+"""Matches anchors with ground truth: which anchor learns which object (paper section 3, the release's SSD matching).
 
 A anchors, G targets. Boxes are xyxy relative to the image (0–1) unless the name says otherwise.
 """

@@ -1,4 +1,4 @@
-"""How the weights move: optimiser, learning-rate schedule, batch-norm freezing, running average."""
+"""How training updates the weights: optimiser, learning-rate schedule, batch-norm freezing, running average."""
 
 from __future__ import annotations
 

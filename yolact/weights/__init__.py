@@ -1,0 +1,1 @@
+"""Weights files: own checkpoints, official releases, initial weights."""

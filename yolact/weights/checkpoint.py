@@ -1,4 +1,4 @@
-"""Weights in and out: this project's own checkpoints, and `load_weights` for any kind of file.
+"""Saves and loads weights: this project's own checkpoints, and `load_weights` for any kind of file.
 
 An own checkpoint is a safetensors file. Its metadata hold the config, the class names and the provenance, so nothing is
 guessed from a file name.

@@ -1,4 +1,4 @@
-"""Weights as files: where a config's own are found, and what a checkpoint's header says. Does not import torch."""
+"""Finds the weights file of a config and reads the header of a checkpoint. Does not import torch."""
 
 from __future__ import annotations
 

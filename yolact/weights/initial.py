@@ -1,4 +1,4 @@
-"""Where training starts: takes over the weights of another model as far as they fit."""
+"""Initial weights for training: takes over the weights of another model, as far as they fit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The original release's checkpoints (`yolact_*.pth`): from their tensor names to this project's.
+"""Loads checkpoints of the original release (`yolact_*.pth`): translates their tensor names to this project's.
 
-Loading is strict: a tensor that is missing, left over or of another shape is an error. Only leftovers of old versions,
-which the release itself drops, are dropped here too.
+Loading is strict: a tensor that is missing, superfluous or of another shape is an error. Only the tensors of old
+versions that the release itself ignores are ignored here too.
 """
 
 from __future__ import annotations

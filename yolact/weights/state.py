@@ -1,4 +1,4 @@
-"""State dicts of any origin: read safely, recognised by their shapes, loaded strictly."""
+"""Reads state dicts of any origin safely, recognises their model by the shapes, and loads them strictly."""
 
 from __future__ import annotations
 
