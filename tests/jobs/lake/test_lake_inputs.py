@@ -1,4 +1,4 @@
-"""From what the user typed to the sources of the lake, on the local disk and on S3."""
+"""Expanding the inputs that a user typed into the sources of the lake, on the local disk and on S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`N` or `MIN:MAX` on the command line."""
+"""Parsing of `N` and `MIN:MAX` on the command line."""
 
 from __future__ import annotations
 
