@@ -1,4 +1,4 @@
-"""All that a run needs in order to go on: weights, average, optimiser, scaler, counters, random generator."""
+"""The state that a training run needs to go on: weights, average, optimiser, scaler, counters, random generator."""
 
 from __future__ import annotations
 

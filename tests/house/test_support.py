@@ -1,4 +1,4 @@
-"""Tests share code through tests/support alone, and its README names every file."""
+"""Tests share code only through tests/support, and its README names every file there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of several gloo processes that take training steps together; what each step did is saved for a test to compare.
+"""One of several gloo processes that train together. It saves the result of each step, for a test to compare.
 
 python tests/support/gloo_steps.py FOLDER WORKER NUM_WORKERS
 """

@@ -1,4 +1,4 @@
-"""A Ray on this machine whose autoscaler starts nodes as processes, with GPUs that do not exist."""
+"""Starts a Ray on this machine whose autoscaler adds nodes as processes, with GPUs that do not exist."""
 
 from __future__ import annotations
 

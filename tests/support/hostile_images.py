@@ -1,4 +1,4 @@
-"""Hostile and odd files of an image lake, made in code and small on disk, each with the status that it must get."""
+"""Makes hostile and odd image files, small on disk, each with the status that the label job must give it."""
 
 from __future__ import annotations
 

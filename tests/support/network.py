@@ -1,4 +1,4 @@
-"""Whom a command calls: its whole tree of processes, under a guard in Python and under strace."""
+"""Records the network connections of a command and of all its child processes, by a guard in Python and by strace."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The manifest: which images a run has, in which unit and part."""

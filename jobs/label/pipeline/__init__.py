@@ -1,0 +1,1 @@
+"""The pipeline: from the units that are missing to published parts."""

@@ -1,4 +1,4 @@
-"""An export's memory does not grow with the table: ten times the rows, the same peak."""
+"""The memory of an export does not grow with the table: with ten times the rows the peak is the same."""
 
 from __future__ import annotations
 

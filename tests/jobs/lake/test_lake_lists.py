@@ -1,4 +1,4 @@
-"""Tables and text files of URIs as inputs."""
+"""Tables and text files that name images by URI, as inputs of a run."""
 
 from __future__ import annotations
 

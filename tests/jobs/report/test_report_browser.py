@@ -1,4 +1,4 @@
-"""The report page in a real browser: filters, slider, toggles, keys, the large view; nothing hostile runs."""
+"""The report page in a real browser: filters, slider, switches, keys, large view. No text of the lake runs as code."""
 
 from __future__ import annotations
 

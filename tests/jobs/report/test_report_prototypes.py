@@ -1,4 +1,4 @@
-"""The prototypes view shows what the model computes: all prototypes, and sums that end in the predictor's own mask."""
+"""The view of prototypes shows what the model computes: all of them, and their sums up to the mask of the predictor."""
 
 from __future__ import annotations
 

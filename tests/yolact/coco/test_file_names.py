@@ -1,4 +1,4 @@
-"""The one rule that matches annotated file names with files and with rows of a label table."""
+"""The rules that match file names in annotations with files and with rows of a label table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Box formats, overlaps and the SSD coding."""
+"""Box geometry by hand-computed cases: formats, overlaps, the SSD coding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run-length encoding: against pycocotools, and against the plain path over full-size masks."""
+"""Run-length encoding gives what pycocotools gives, and what the plain path over full-size masks gives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PNG: every kind of pixels, and files whose side chunks are large, damaged or odd."""
+"""PNG: every kind of pixels, and files whose other chunks are large, damaged or odd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network's shapes for every config, and variants made by values alone."""
+"""The network gives the right shapes for every config. Other values in a config make another variant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedule, freezing, averaging."""
+"""Optimisation: learning-rate schedule, batch-norm freezing, running average."""
 
 from __future__ import annotations
 
