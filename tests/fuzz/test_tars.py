@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from support.damage import fail_with_current, run_child
 
-pytestmark = [pytest.mark.slow, pytest.mark.process]
+# on a busy machine a test may take many times as long as alone; the limit is there to end a hang
+pytestmark = [pytest.mark.slow, pytest.mark.process, pytest.mark.timeout(3600)]
 
 CHILD = Path(__file__).with_name("tar_child.py")
 COPIES = int(os.environ.get("YOLACT_FUZZ_TARS", "20000"))
