@@ -124,7 +124,7 @@ def test_coco_results_have_the_areas_of_their_masks(output, tmp_path):
     truth_areas = sorted(annotation["area"] for annotation in coco.dataset["annotations"])
     assert sorted(int(annotation["area"]) for annotation in found.dataset["annotations"]) == truth_areas
     assert all("bbox" not in entry for entry in json.loads(results.read_text()))
-    with pytest.raises(UsageError, match="loadRes reads run lengths alone"):
+    with pytest.raises(UsageError, match="loadRes reads only run lengths"):
         export(output, tmp_path / "p.json", format="coco-results", segmentation="polygons")
 
 
