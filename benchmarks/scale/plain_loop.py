@@ -12,7 +12,15 @@ import pyarrow as pa
 
 from benchmarks.scale.stand_in import CLASS_NAMES, StandInPredictor
 from jobs import storage
-from jobs.label.pipeline.stages import WHOLE_UNITS, InputLimits, Labeller, decode_and_prepare, fetch_and_decode
+from jobs.label.pipeline.stages import (
+    WHOLE_UNITS,
+    Destination,
+    InputLimits,
+    Labeller,
+    ReadSettings,
+    decode_and_prepare,
+    fetch_and_decode,
+)
 from jobs.lake import ParquetColumns
 from jobs.table import parquet as tables
 from jobs.table.output import Output
@@ -42,18 +50,10 @@ def run_plain_loop(output: Output, scratch: Path, *, input_size: int, images: in
     fetch = partial(
         fetch_and_decode,
         output=own,
-        limits=_LIMITS,
-        columns=ParquetColumns(),
-        input_size=input_size,
+        read=ReadSettings(_LIMITS, ParquetColumns(), input_size),
         mode=replace(WHOLE_UNITS, decode=decoder),
     )
-    labeller = Labeller(
-        predictor=StandInPredictor(1),
-        class_names=CLASS_NAMES,
-        output=own,
-        metadata={},
-        mode=WHOLE_UNITS,
-    )
+    labeller = Labeller(StandInPredictor(1), Destination(own, CLASS_NAMES, {}), WHOLE_UNITS)
     done = 0
     start = time.process_time()
     for unit in units:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from jobs import lake, storage
 from jobs.label.manifest import parts as manifest
 from jobs.label.options import LabelConfig
-from jobs.label.pipeline.stages import InputLimits, fetch_and_decode
+from jobs.label.pipeline.stages import IndexedLake, InputLimits, ReadSettings, fetch_and_decode
 from jobs.label.pipeline.unit import unpack_unit
 from jobs.lake import ParquetColumns
 from jobs.table import parquet as tables
@@ -52,13 +52,10 @@ class StageSpeeds:
         self._settings = predictor_settings(
             label,
             record,
-            output,
-            parts,
+            IndexedLake(output, tuple(parts), ReadSettings(limits, columns, source.config.input_size)),
             source.load(),
+            plan,
             keep_quantisation=lambda quantisation: None,
-            limits=limits,
-            columns=columns,
-            plan=plan,
         )
         self._lake = SampleLake(output, limits, columns, source.config.input_size)
         self._units = [unit for part in parts for unit in part.unit_numbers()]
@@ -99,9 +96,8 @@ class SampleLake:
 
     def decode(self, unit: int) -> pa.Table:
         batch = pa.table({"unit": pa.array([unit], pa.int64())})
-        return fetch_and_decode(
-            batch, output=self.output, limits=self.limits, columns=self.columns, input_size=self.input_size
-        )
+        read = ReadSettings(self.limits, self.columns, self.input_size)
+        return fetch_and_decode(batch, output=self.output, read=read)
 
     def prepared(self, units: Sequence[int], count: int) -> list[PreparedImage]:
         """The first `count` images that can be decoded."""

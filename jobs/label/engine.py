@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import ray
+from ray.util.client import ray as client
+
 from jobs.label.plan import Plan
 from jobs.runtime.cluster import Node
 from jobs.runtime.errors import UsageError
@@ -15,11 +18,8 @@ from yolact.inference.engine_choice import Capabilities, EngineChoice, capabilit
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-    from jobs.label.manifest.parts import Part
     from jobs.label.options import LabelConfig
-    from jobs.label.pipeline.stages import InputLimits
-    from jobs.lake import ParquetColumns
-    from jobs.table.output import Output
+    from jobs.label.pipeline.stages import IndexedLake
     from jobs.table.record import RunRecord
     from yolact.inference.predictor import Predictor
     from yolact.network.model import Yolact
@@ -61,9 +61,6 @@ def _capabilities(plan: Plan, nodes: Sequence[Node]) -> Capabilities:
     If this machine is the whole cluster and can hold an actor, it is asked directly. Otherwise a Ray task asks such a
     node. In a cluster that grows, this waits without limit until the autoscaler has brought one.
     """
-    import ray
-    from ray.util.client import ray as client
-
     is_here = len(nodes) == 1 and nodes[0].cpus >= plan.actor_cpus and nodes[0].gpus >= plan.actor_gpus
     if is_here and not client.is_connected():
         return capabilities_here(plan.device)
@@ -78,18 +75,13 @@ def _capabilities(plan: Plan, nodes: Sequence[Node]) -> Capabilities:
 def predictor_settings(
     config: LabelConfig,
     record: RunRecord,
-    output: Output,
-    parts: Sequence[Part],
+    lake: IndexedLake,
     model: Yolact,
+    plan: Plan,
     *,
     keep_quantisation: Callable[[dict[str, Any]], None],
-    limits: InputLimits,
-    columns: ParquetColumns,
-    plan: Plan,
 ) -> PredictorSettings:
     """The settings of the actors' predictors. Puts `model` into Ray's object store. See `network_for_actors`."""
-    import ray
-
     weights = ray.put(model)
     return PredictorSettings(
         weights,
@@ -100,61 +92,38 @@ def predictor_settings(
         nms=record.nms,
         batch_size=config.batch_size,
         engine=record.engine,
-        network=network_for_actors(
-            record,
-            output,
-            parts,
-            model,
-            weights,
-            keep_quantisation=keep_quantisation,
-            limits=limits,
-            columns=columns,
-            plan=plan,
-        ),
+        network=network_for_actors(record, lake, model, weights, plan, keep_quantisation=keep_quantisation),
     )
 
 
 def network_for_actors(
     record: RunRecord,
-    output: Output,
-    parts: Sequence[Part],
+    lake: IndexedLake,
     model: Yolact,
     weights: ObjectRef,
+    plan: Plan,
     *,
     keep_quantisation: Callable[[dict[str, Any]], None],
-    limits: InputLimits,
-    columns: ParquetColumns,
-    plan: Plan,
 ) -> ObjectRef | None:
     """The model as an OpenVINO network, made once for all actors; None if another engine runs the model.
 
-    An int8 network is quantised once for a run, on a sample of `parts`. `keep_quantisation` writes to run.json which
+    An int8 network is quantised once for a run, on a sample of `lake`. `keep_quantisation` writes to run.json which
     network it is, before the first label. A later start finds this in `record` and uses the same network. `weights` is
     `model` in Ray's object store.
     """
-    import ray
-
-    from jobs.label.networks import converted, quantise_on_lake, read_quantised, sample_rows
-
-    if record.engine != "openvino" or not parts:
+    if record.engine != "openvino" or not lake.parts:
         return None
+    # it imports torch: here, the thread that loads the model has done so already, while Ray started
+    from jobs.label.networks import converted, quantise_on_lake, read_quantised
+
     if record.precision != "int8":
         # without OpenVINO on the driver, each actor converts the model itself
         return ray.put(converted(model, record.weights.sha256)) if capabilities_here("cpu").openvino else None
     if record.quantisation is None:
-        network, quantisation = quantise_on_lake(
-            output,
-            sample_rows(output, parts),
-            weights,
-            record.weights.sha256,
-            limits=limits,
-            columns=columns,
-            num_cpus=plan.actor_cpus,
-            threads=plan.threads,
-        )
+        network, quantisation = quantise_on_lake(lake, weights, record.weights.sha256, plan)
         keep_quantisation(quantisation)
     else:
-        network = read_quantised(output, record.quantisation)
+        network = read_quantised(lake.output, record.quantisation)
     return ray.put(network)
 
 
@@ -175,7 +144,7 @@ class PredictorSettings:
 
     def make_predictor(self, threads: int) -> Predictor:
         """Make the predictor; called in the actor's process. `threads` is the number of CPU threads of the network."""
-        import ray
+        # only an actor needs torch; the driver imports this module before torch
         import torch
 
         from yolact.inference.predictor import Predictor

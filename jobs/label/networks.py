@@ -15,15 +15,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import ray
+import torch
+
 from jobs import lake, storage
 from jobs.label.manifest.parts import Part
-from jobs.label.pipeline.stages import InputLimits, decode_and_prepare
+from jobs.label.pipeline.stages import IndexedLake, ReadSettings, decode_and_prepare
+from jobs.label.plan import Plan
 from jobs.runtime.errors import JobError
 from jobs.table import parquet as tables
 from jobs.table.output import Output
 from yolact.images.decode import ImageError
 from yolact.inference.engine import cache_folder
-from yolact.inference.openvino_engine import OpenVinoNetwork, convert
+from yolact.inference.openvino_engine import OpenVinoNetwork, convert, quantise
 from yolact.weights.files import read_bytes, write_bytes
 
 if TYPE_CHECKING:
@@ -70,8 +74,6 @@ def sample_rows(output: Output, parts: Sequence[Part], count: int = SAMPLE_IMAGE
 
 def read_quantised(output: Output, quantisation: Mapping[str, Any]) -> OpenVinoNetwork:
     """The network of an earlier start of this run. Raises `JobError` if it is not the network that run.json names."""
-    from yolact.inference.openvino_engine import OpenVinoNetwork
-
     try:
         quantised = OpenVinoNetwork.from_bytes(storage.read_bytes(output.quantised_model))
     except (storage.ObjectMissingError, ValueError) as error:
@@ -82,35 +84,25 @@ def read_quantised(output: Output, quantisation: Mapping[str, Any]) -> OpenVinoN
 
 
 def quantise_on_lake(
-    output: Output,
-    rows: Sequence[dict[str, Any]],
-    model: ObjectRef,
-    weights_sha256: str,
-    *,
-    limits: InputLimits,
-    columns: lake.ParquetColumns,
-    num_cpus: float,
-    threads: int,
+    sampled: IndexedLake, model: ObjectRef, weights_sha256: str, plan: Plan
 ) -> tuple[OpenVinoNetwork, dict[str, Any]]:
     """Quantise in one Ray task and put the network under `_state/`. Returns the network and its `Quantisation`.
 
+    The task gets the CPUs and the threads that the plan has for an actor. `model` is in Ray's object store.
     Raises `JobError` if none of the sampled images can be read, and `storage.TransientStorageError`.
     """
-    import ray
-
-    from yolact.inference.openvino_engine import OpenVinoNetwork
-
+    rows = sample_rows(sampled.output, sampled.parts)
     log.info("int8: calibrating on %d images of the lake", len(rows))
-    task = ray.remote(_fetch_and_quantise).options(num_cpus=num_cpus, max_retries=2)
+    task = ray.remote(_fetch_and_quantise).options(num_cpus=plan.actor_cpus, max_retries=2)
     try:
-        data, digest, images = ray.get(task.remote(rows, model, weights_sha256, limits, columns, threads))
+        data, digest, images = ray.get(task.remote(rows, model, weights_sha256, sampled.read, plan.threads))
     except ray.exceptions.RayTaskError as error:
         # the user sees the error itself, without Ray's text about a task
         if isinstance(error.cause, (storage.StorageError, JobError)):
             raise error.cause from None
         raise
     quantised = OpenVinoNetwork.from_bytes(data)
-    storage.put_atomic(output.quantised_model, data)
+    storage.put_atomic(sampled.output.quantised_model, data)
     return quantised, asdict(Quantisation(digest, images, quantised.sha256))
 
 
@@ -118,23 +110,18 @@ def _fetch_and_quantise(
     rows: Sequence[dict[str, Any]],
     model: Yolact,
     weights_sha256: str,
-    limits: InputLimits,
-    columns: lake.ParquetColumns,
+    read: ReadSettings,
     threads: int,
 ) -> tuple[bytes, str, int]:
     """Runs in a worker. Returns the network as a file, the digest of what made it, and the number of images."""
-    import torch
-
-    from yolact.inference.openvino_engine import quantise
-
     torch.set_num_threads(threads)
     digest = hashlib.sha256(json.dumps([_INT8_RECIPE, weights_sha256, *_versions()]).encode())
     images = []
-    for data in lake.fetch_rows(rows, max_bytes=limits.max_bytes, columns=columns):
+    for data in lake.fetch_rows(rows, max_bytes=read.limits.max_bytes, columns=read.columns):
         if not isinstance(data, bytes):
             continue
         try:
-            images.append(decode_and_prepare(data, limits, model.config.input_size))
+            images.append(decode_and_prepare(data, read.limits, read.input_size))
         except ImageError:
             continue
         digest.update(hashlib.sha256(data).digest())

@@ -22,6 +22,11 @@ class JobError(Exception):
     """The job cannot continue; the message says what stopped it and what to do next (exit code 1)."""
 
 
+def exit_code_for_failures(failed: int, images: int, max_error_rate: float) -> int:
+    """The exit code of a finished run: `EXIT_TOO_MANY_BAD_IMAGES` if a larger share of the images failed, else 0."""
+    return EXIT_TOO_MANY_BAD_IMAGES if failed > max_error_rate * images else EXIT_OK
+
+
 def exit_code_of(call: Callable[[], int]) -> int:
     """The exit code that `call` returns. A `UsageError` or `JobError` is printed on stderr and gives its own code."""
     try:

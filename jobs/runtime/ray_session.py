@@ -95,7 +95,7 @@ def ray_session(address: str) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _quieten_core()
+    _quieten_core(ray._raylet.__file__)
     cluster = cluster_address(address)
     where = cluster or "this machine"
     with _changed_environment() as environment:
@@ -119,8 +119,10 @@ def ray_session(address: str) -> Iterator[None]:
             ray.shutdown()
 
 
-def _quieten_core() -> None:
+def _quieten_core(library: str) -> None:
     """Keep a line of Ray's C++ core off the terminal: the line says that RAY_BACKEND_LOG_LEVEL was read.
+
+    `library` is the file of the core, which is loaded already.
 
     The core prints it before that level holds, and has no switch for it. So the level is set in the core's own variable
     first. A Ray without that variable prints the line, and nothing else changes. Where the user chose another level,
@@ -128,11 +130,8 @@ def _quieten_core() -> None:
     """
     if os.environ["RAY_BACKEND_LOG_LEVEL"].lower() != "fatal":
         return
-    import ray._raylet
-
     with contextlib.suppress(OSError, ValueError):
-        core = ctypes.CDLL(ray._raylet.__file__)
-        ctypes.c_int.in_dll(core, _LEVEL_OF_CORE).value = _FATAL
+        ctypes.c_int.in_dll(ctypes.CDLL(library), _LEVEL_OF_CORE).value = _FATAL
 
 
 def cluster_address(address: str) -> str | None:

@@ -24,7 +24,7 @@ CEILINGS = {
     "jobs/bench": 15,
     "jobs/demo.py": 1,
     "jobs/export_model.py": 15,
-    "jobs/label": 27,
+    "jobs/label": 4,
     "jobs/report": 1,
     "jobs/runtime": 21,
     "jobs/table": 2,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 
 import pyarrow as pa
@@ -29,24 +30,28 @@ _IN_FLIGHT = 32
 _IMAGES_AT_ONCE = 65_536
 
 
-def add_generation(
-    output: Output,
-    generations: Sequence[Generation],
-    new: Sequence[Source],
-    *,
-    sizes: Sizes,
-    limit: int | None,
-    columns: lake.ParquetColumns,
-    fence: Fence,
-) -> Generation:
-    """Index `new` and append it to the manifest; `limit` is for all generations together.
+@dataclass(frozen=True)
+class Indexing:
+    """How a lake becomes a manifest under `output`. `fence` holds for every write."""
+
+    output: Output
+    sizes: Sizes
+    columns: lake.ParquetColumns
+    fence: Fence
+    limit: int | None = None
+    """most images of the whole manifest; None for the whole lake"""
+
+
+def add_generation(indexing: Indexing, generations: Sequence[Generation], new: Sequence[Source]) -> Generation:
+    """Index `new` and append it to the manifest.
 
     Raises `storage.TransientStorageError`, `UsageError`, and `JobError` where another driver took over.
     """
+    output, sizes, fence, limit = indexing.output, indexing.sizes, indexing.fence, indexing.limit
     known = manifest.all_parts(generations)
     first_part = manifest.next_part_number(generations)
     passed_over: list[lake.PassedOver] = []
-    groups = list_groups(output, new, columns, passed_over)
+    groups = list_groups(output, new, indexing.columns, passed_over)
     if limit is not None:
         groups = _first_rows(groups, limit - sum(part.images for part in known))
     if sizes.images_per_unit is None:

@@ -16,31 +16,25 @@ import pyarrow.compute as pc
 
 from jobs.label.fence import Fence
 from jobs.label.manifest import parts as manifest
-from jobs.label.manifest.indexing import list_groups
+from jobs.label.manifest.indexing import Indexing, list_groups
 from jobs.label.manifest.parts import Generation, Part, Sizes
-from jobs.lake import INDEX, ParquetColumns, Source
+from jobs.lake import INDEX, Source
 from jobs.table import parquet as tables
 from jobs.table.output import Output
 
 
 def replace_changed(
-    output: Output,
-    generations: Sequence[Generation],
-    changed: Sequence[Source],
-    *,
-    sizes: Sizes,
-    columns: ParquetColumns,
-    complete: bool,
-    fence: Fence,
+    indexing: Indexing, generations: Sequence[Generation], changed: Sequence[Source]
 ) -> list[Generation]:
     """Index `changed` again. Returns the generations with new parts in place of those that held the old rows.
 
-    `complete` is True if the manifest holds the whole lake. If not (`--limit`), an object that had no row gets none.
+    With `indexing.limit` the manifest does not hold the whole lake: an object that had no row then gets none.
     Raises what indexing raises.
     """
-    fresh = _rows_by_uri(list_groups(output, changed, columns), changed)
+    output, fence = indexing.output, indexing.fence
+    fresh = _rows_by_uri(list_groups(output, changed, indexing.columns), changed)
     fresh_sources = {source.uri: source for source in changed}
-    writer = PartWriter(output, sizes, manifest.next_part_number(generations), fence)
+    writer = PartWriter(output, indexing.sizes, manifest.next_part_number(generations), fence)
     replaced: list[Generation] = []
     for generation in generations:
         uris = set(generation.sources["uri"].to_pylist()) & fresh.keys()
@@ -49,7 +43,7 @@ def replace_changed(
             continue
         swap = _Swap({uri: fresh[uri] for uri in uris})
         parts = [part for old in generation.parts for part in writer.rewrite(old, generation, swap)]
-        if complete:
+        if indexing.limit is None:
             parts += writer.write(swap.left_over(), generation)
         sources = _with_fresh(generation.sources, fresh_sources)
         replaced.append(dataclasses.replace(generation, sources=sources, parts=tuple(parts)))

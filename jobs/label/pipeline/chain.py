@@ -7,7 +7,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pyarrow as pa
 import ray
@@ -17,15 +16,15 @@ from ray.data.exceptions import ExecutionTimeoutError
 from ray.util.annotations import RayDeprecationWarning
 
 from jobs.label.pipeline.stages import (
-    InputLimits,
+    Destination,
     Labeller,
     PassMode,
+    ReadSettings,
     UnitPredictor,
     fetch_and_decode,
 )
 from jobs.label.pipeline.unit import UnitRecord
 from jobs.label.plan import Plan
-from jobs.lake import ParquetColumns
 from jobs.runtime.errors import JobError
 from jobs.runtime.logs import in_worker
 from jobs.runtime.metrics import JobMetrics
@@ -47,15 +46,16 @@ _NO_LIMIT = -1.0
 class Pipeline:
     """What the stages need. `make_predictor` is called once in each actor, with the actor's number of CPU threads."""
 
-    output: Output
-    limits: InputLimits
-    columns: ParquetColumns
-    input_size: int
+    read: ReadSettings
+    destination: Destination
     make_predictor: Callable[[int], UnitPredictor]
-    class_names: tuple[str, ...]
-    metadata: dict[str, str]
     metrics: JobMetrics
     plan: Plan
+
+    @property
+    def output(self) -> Output:
+        """The OUTPUT of the run, which also has the manifest."""
+        return self.destination.output
 
     @property
     def units_at_once(self) -> int:
@@ -97,13 +97,7 @@ class Pipeline:
                 fetch_and_decode,
                 batch_size=1,
                 batch_format="pyarrow",
-                fn_kwargs={
-                    "output": self.output,
-                    "limits": self.limits,
-                    "columns": self.columns,
-                    "input_size": self.input_size,
-                    "mode": mode,
-                },
+                fn_kwargs={"output": self.output, "read": self.read, "mode": mode},
                 # Ray warns if the pool allows more tasks than there are units
                 compute=TaskPoolStrategy(size=min(plan.decode_tasks, len(units))),
                 num_cpus=plan.decode_cpus,
@@ -116,9 +110,7 @@ class Pipeline:
                 fn_constructor_kwargs={
                     "make_predictor": in_worker(self.make_predictor),
                     "threads": plan.threads,
-                    "class_names": self.class_names,
-                    "output": self.output,
-                    "metadata": self.metadata,
+                    "destination": self.destination,
                     "metrics": self.metrics,
                     "mode": mode,
                 },
@@ -141,10 +133,16 @@ class ModelActor:
     """A `Labeller` in an actor's process, with a predictor made there; reports its work to metrics and log."""
 
     def __init__(
-        self, *, make_predictor: Callable[[int], UnitPredictor], threads: int, metrics: JobMetrics, **labeller: Any
+        self,
+        *,
+        make_predictor: Callable[[int], UnitPredictor],
+        threads: int,
+        destination: Destination,
+        metrics: JobMetrics,
+        mode: PassMode,
     ) -> None:
         self._predictor = make_predictor(threads)
-        self._labeller = Labeller(predictor=self._predictor, **labeller)
+        self._labeller = Labeller(self._predictor, destination, mode)
         self._metrics = metrics
 
     def __call__(self, batch: pa.Table) -> pa.Table:

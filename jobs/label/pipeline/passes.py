@@ -19,7 +19,7 @@ from jobs.label.pipeline.stages import ONE_IMAGE_AT_A_TIME, WHOLE_UNITS, PassMod
 from jobs.label.pipeline.unit import UnitRecord
 from jobs.runtime.progress import LabelProgress
 from jobs.table import parquet as tables
-from jobs.table.output import UNITS_PER_PART
+from jobs.table.output import UNITS_PER_PART, Output
 from jobs.table.record import Steady
 
 log = logging.getLogger(__name__)
@@ -69,23 +69,37 @@ class Totals:
         return ", ".join(pieces)
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """What is left to do: the parts that are not published, their units that are committed, and the counts."""
+
+    parts: tuple[Part, ...]
+    staged: frozenset[int]
+    images: int
+    """of the whole manifest"""
+    done: int
+    """images of published parts"""
+
+    @classmethod
+    def of(cls, output: Output, parts: Sequence[Part]) -> Backlog:
+        """The backlog of a run, from the objects under OUTPUT. `parts` are all parts of the manifest."""
+        published = output.published_parts()
+        staged = output.staged_units()
+        left = tuple(part for part in parts if part.number not in published)
+        images = sum(part.images for part in parts)
+        return cls(left, frozenset(staged), images, images - sum(part.images for part in left))
+
+
 class Passes:
-    """Labels and publishes `parts`. The units in `staged` are committed, and `done` images published, already."""
+    """Labels and publishes the parts of a backlog."""
 
     def __init__(
-        self,
-        pipeline: Pipeline,
-        parts: Sequence[Part],
-        staged: set[int],
-        publisher: Publisher,
-        progress: LabelProgress,
-        fence: Fence,
-        done: int,
+        self, pipeline: Pipeline, backlog: Backlog, publisher: Publisher, progress: LabelProgress, fence: Fence
     ) -> None:
         self._pipeline, self._publisher, self._progress, self._fence = pipeline, publisher, progress, fence
-        self._parts = {part.number: part for part in parts}
-        self._left = {part.number: set(part.unit_numbers()) - staged for part in parts}
-        self._done = done
+        self._parts = {part.number: part for part in backlog.parts}
+        self._left = {part.number: set(part.unit_numbers()) - backlog.staged for part in backlog.parts}
+        self._done = backlog.done
         self.totals = Totals()
         self.problems: dict[int, UnitRecord] = {}
         self.store_answered = True

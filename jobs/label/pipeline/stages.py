@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from jobs import lake, storage
 from jobs.label.manifest import parts as manifest
+from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_unit
 from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
@@ -46,6 +47,34 @@ class InputLimits:
 
     max_pixels: int
     max_bytes: int
+
+
+@dataclass(frozen=True)
+class ReadSettings:
+    """How the images of a lake are read: what they may be, where Parquet files have them, and the network's input."""
+
+    limits: InputLimits
+    columns: lake.ParquetColumns
+    input_size: int
+    """side of the network's square input in pixels"""
+
+
+@dataclass(frozen=True)
+class IndexedLake:
+    """A lake with its manifest: the OUTPUT that has the manifest, its parts, and how to read the images."""
+
+    output: Output
+    parts: tuple[Part, ...]
+    read: ReadSettings
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where rows go: the OUTPUT, the names of the classes, and the metadata that every file gets."""
+
+    output: Output
+    class_names: tuple[str, ...]
+    metadata: Mapping[str, str]
 
 
 @functools.lru_cache(maxsize=2)
@@ -105,9 +134,7 @@ def fetch_and_decode(
     batch: pa.Table,
     *,
     output: Output,
-    limits: InputLimits,
-    columns: lake.ParquetColumns,
-    input_size: int,
+    read: ReadSettings,
     mode: PassMode = WHOLE_UNITS,
 ) -> pa.Table:
     """Fetch and decode the images of one unit. `batch` is one row with `unit`; returns one row of `pack_unit`."""
@@ -122,15 +149,15 @@ def fetch_and_decode(
             record.images = len(rows)
             fetched = lake.fetch_rows(
                 rows,
-                max_bytes=limits.max_bytes,
-                columns=columns,
+                max_bytes=read.limits.max_bytes,
+                columns=read.columns,
                 retry=retry,
                 others=_some_uris(part),
                 in_child=mode.fetch_in_child,
             )
         with _timed(record, "decode"):
             images = [
-                _unit_image(row, data, lambda encoded: mode.decode(encoded, limits, input_size))
+                _unit_image(row, data, lambda encoded: mode.decode(encoded, read.limits, read.input_size))
                 for row, data in zip(rows, fetched, strict=True)
             ]
     except storage.TransientStorageError as error:
@@ -158,20 +185,8 @@ def _unit_image(row: dict[str, Any], data: bytes | lake.Problem, decode: Callabl
 class Labeller:
     """Runs the model over one unit and commits the unit's rows with a single put."""
 
-    def __init__(
-        self,
-        *,
-        predictor: UnitPredictor,
-        class_names: Sequence[str],
-        output: Output,
-        metadata: dict[str, str],
-        mode: PassMode,
-    ) -> None:
-        self.predictor = predictor
-        self.class_names = class_names
-        self.output = output
-        self.metadata = metadata
-        self.mode = mode
+    def __init__(self, predictor: UnitPredictor, destination: Destination, mode: PassMode) -> None:
+        self.predictor, self.destination, self.mode = predictor, destination, mode
 
     def __call__(self, batch: pa.Table) -> UnitRecord:
         record, images = unpack_unit(batch)
@@ -195,9 +210,10 @@ class Labeller:
                 detections = [None if image.prepared is None else next(found) for image in images]
         with _timed(record, "commit"):
             retry = storage.Retry()
-            rows = label_rows(images, detections, self.class_names)
-            rows = rows.replace_schema_metadata(self.metadata)
-            storage.put_atomic(self.output.staged_unit(record.unit), tables.to_bytes(rows), retry=retry)
+            rows = label_rows(images, detections, self.destination.class_names)
+            rows = rows.replace_schema_metadata(dict(self.destination.metadata))
+            staged = self.destination.output.staged_unit(record.unit)
+            storage.put_atomic(staged, tables.to_bytes(rows), retry=retry)
             record.retries = dict(Counter(record.retries) + retry.counts)
         record.instances = sum(len(d.scores) for d in detections if d is not None)
         record.failures = dict(Counter(image.status for image in images if image.status != STATUS_OK))

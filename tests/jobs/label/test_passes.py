@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from jobs.label.fence import NoFence
 from jobs.label.manifest.parts import Part
-from jobs.label.pipeline.passes import Passes
+from jobs.label.pipeline.passes import Backlog, Passes
 from jobs.label.pipeline.publish import Publisher
 from jobs.label.pipeline.stages import ONE_IMAGE_AT_A_TIME, WHOLE_UNITS, PassMode
 from jobs.label.pipeline.unit import UnitRecord
@@ -37,7 +37,8 @@ class RememberingPublisher(Publisher):
 def passes(pipeline, units: int, staged=frozenset()) -> tuple[Passes, RememberingPublisher]:
     publisher = RememberingPublisher()
     progress = LabelProgress(units, 0)
-    return Passes(pipeline, [Part(0, units, units)], set(staged), publisher, progress, NoFence(), 0), publisher
+    backlog = Backlog((Part(0, units, units),), frozenset(staged), images=units, done=0)
+    return Passes(pipeline, backlog, publisher, progress, NoFence()), publisher
 
 
 def test_a_part_is_published_once_when_its_last_unit_is_committed():

@@ -14,7 +14,7 @@ from jobs import lake, storage
 from jobs.label.fence import NoFence
 from jobs.label.manifest import ids, indexing
 from jobs.label.manifest import parts as manifest
-from jobs.label.manifest.indexing import add_generation, source_table
+from jobs.label.manifest.indexing import Indexing, add_generation, source_table
 from jobs.label.manifest.listing import compare
 from jobs.label.manifest.mending import mend
 from jobs.label.manifest.parts import Generation, Part, Sizes, read_generations
@@ -55,15 +55,16 @@ class Lake:
     def index(self, sizes: Sizes = SIZES, limit: int | None = None) -> None:
         generations = read_generations(self.output)
         new = compare(self.sources(), generations).new
-        add_generation(self.output, generations, new, sizes=sizes, limit=limit, columns=COLUMNS, fence=NoFence())
+        add_generation(self.indexing(sizes, limit), generations, new)
 
-    def relabel(self, *, complete: bool = True) -> None:
+    def indexing(self, sizes: Sizes = SIZES, limit: int | None = None) -> Indexing:
+        return Indexing(self.output, sizes, COLUMNS, NoFence(), limit)
+
+    def relabel(self, *, limit: int | None = None) -> None:
         generations = read_generations(self.output)
         changed = compare(self.sources(), generations).changed
         assert changed
-        replace_changed(
-            self.output, generations, changed, sizes=SIZES, columns=COLUMNS, complete=complete, fence=NoFence()
-        )
+        replace_changed(self.indexing(limit=limit), generations, changed)
 
     def rows(self) -> list[dict]:
         return [
@@ -173,7 +174,7 @@ def test_a_trial_keeps_its_limit(here):
         here.put(f"{number}.jpg", b"old")
     here.index(limit=2)
     here.put("3.jpg", b"another")
-    here.relabel(complete=False)
+    here.relabel(limit=2)
     here.put("4.jpg", b"new")
     here.index(limit=2)
     assert [Path(row["uri"]).name for row in here.rows()] == ["0.jpg", "1.jpg"]
