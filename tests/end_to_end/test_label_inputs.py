@@ -8,8 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.lake_files import parquet_of, put
-from support.lakes import draw_pictures, tar_bytes
+from support.lakes import draw_pictures, parquet_of, put, tar_bytes
 from support.models import save_tiny_checkpoint
 
 from jobs.label import run

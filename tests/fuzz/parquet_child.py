@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from support.damage import fault, judge_copies, limit_memory
-from support.lake_files import parquet_of
+from support.lakes import parquet_of
 
 from jobs.lake import Source, fetch_rows
 from jobs.lake.index import index_source

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from support.lake_files import parquet_of, tar_of
+from support.lakes import parquet_of, tar_bytes
 
 from jobs import lake, storage
 from jobs.label.fence import NoFence
@@ -39,7 +39,7 @@ class Lake:
         (self.folder / name).write_bytes(data)
 
     def put_tar(self, name: str, members: list[str]) -> None:
-        self.put(name, tar_of([(member, member.encode()) for member in members]))
+        self.put(name, tar_bytes([(member, member.encode()) for member in members]))
 
     def put_parquet(self, name: str, keys: list[str]) -> None:
         self.put(name, parquet_of(pa.table({"id": keys, "image": [key.encode() for key in keys]})))

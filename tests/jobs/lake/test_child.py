@@ -7,7 +7,7 @@ import time
 
 import pyarrow as pa
 import pytest
-from support.lake_files import encrypted_parquet_of, fetch, parquet_of, put
+from support.lakes import encrypted_parquet_of, fetch, parquet_of, put
 
 from jobs.lake import ChildDiedError, ParquetColumns, call_in_child, index_in_child, index_source
 

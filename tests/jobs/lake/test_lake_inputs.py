@@ -12,7 +12,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from support.lake_files import fetch, parquet_of, put, tar_of
+from support.lakes import fetch, parquet_of, put, tar_bytes
 
 from jobs import lake, storage
 from jobs.lake import PassedOver, Source, expand_inputs, folders_of, index_source
@@ -230,7 +230,7 @@ def _environment() -> dict[str, str]:
 
 def test_names_that_say_nothing(folder):
     put(f"{folder}/plain", b"\x89PNG\r\n\x1a\n" + bytes(20))
-    put(f"{folder}/shard", tar_of([("x.jpg", b"x")]))
+    put(f"{folder}/shard", tar_bytes([("x.jpg", b"x")]))
     put(f"{folder}/table", parquet_of(pa.table({"image": [b"x"]})))
     put(f"{folder}/new.imgformat", b"\xff\xd8\xff" + bytes(20))
     put(f"{folder}/a.json", b"{}")
@@ -250,9 +250,9 @@ def test_names_that_say_nothing(folder):
 
 
 def test_two_images_never_share_an_id(folder):
-    shard = put(f"{folder}/x.tar", tar_of([("a.png", b"in the shard"), ("b.tar#c.png", b"odd")]))
+    shard = put(f"{folder}/x.tar", tar_bytes([("a.png", b"in the shard"), ("b.tar#c.png", b"odd")]))
     loose = put(f"{folder}/x.tar#a.png", b"loose")
-    inner = put(f"{folder}/x.tar#b.tar", tar_of([("c.png", b"in the odd shard")]))
+    inner = put(f"{folder}/x.tar#b.tar", tar_bytes([("c.png", b"in the odd shard")]))
     plain = put(f"{folder}/photo #1.png", b"plain")
     table = pa.concat_tables([index_source(source) for source in (shard, loose, inner, plain)])
     found = dict(zip(table["image_id"].to_pylist(), fetch(table), strict=True))

@@ -6,7 +6,7 @@ import json
 
 import pyarrow as pa
 import pytest
-from support.lake_files import fetch, parquet_of, put, tar_of
+from support.lakes import fetch, parquet_of, put, tar_bytes
 
 from jobs import lake
 from jobs.lake import ParquetColumns, Source, expand_inputs, index_source
@@ -65,7 +65,7 @@ def test_relative_paths_count_from_the_list(folder, images):
 
 
 def test_shards_in_a_list_and_what_comes_twice(folder, images):
-    put(f"{folder}/s.tar", tar_of([("x.jpg", b"x")]))
+    put(f"{folder}/s.tar", tar_bytes([("x.jpg", b"x")]))
     put(f"{folder}/list.txt", f"s.tar\n{images[0]}\ns.tar\n".encode())
     shard, image = expand_inputs([f"{folder}/list.txt", f"{folder}/data/b.jpg"])
     assert fetch(index_source(shard)) == [b"x"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from support.lake_files import MAX_BYTES, fetch, parquet_of, put, tar_of
+from support.lakes import MAX_BYTES, fetch, parquet_of, put, tar_bytes
 
 from jobs import lake, storage
 from jobs.lake import Problem, fetch_rows
@@ -52,7 +52,7 @@ def test_replaced_and_missing_objects_are_problems_of_their_own(folder):
 
 def test_oversized_images_are_not_asked_for(folder, monkeypatch):
     plain = lake.image_rows([put(f"{folder}/a.jpg", b"x" * 1000)])
-    member = index_source(put(f"{folder}/s.tar", tar_of([("a.jpg", b"x" * 1000)])))
+    member = index_source(put(f"{folder}/s.tar", tar_bytes([("a.jpg", b"x" * 1000)])))
     row = index_source(put(f"{folder}/t.parquet", parquet_of(pa.table({"image": [b"x" * 1000]}))))
     whole = pa.concat_tables([plain, member, row])
     assert fetch_rows(whole.to_pylist(), max_bytes=1000) == [b"x" * 1000] * 3

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.lake_files import encrypted_parquet_of, fetch, parquet_of, put
+from support.lakes import encrypted_parquet_of, fetch, parquet_of, put
 
 from jobs import lake, storage
 from jobs.lake import ParquetColumns, PassedOver, fetch_rows

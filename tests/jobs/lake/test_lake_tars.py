@@ -9,7 +9,7 @@ import subprocess
 import tarfile
 
 import pytest
-from support.lake_files import MAX_BYTES, fetch, put, tar_of
+from support.lakes import MAX_BYTES, fetch, put, tar_bytes
 
 from jobs import lake, storage
 from jobs.lake import expand_inputs, fetch_rows
@@ -29,10 +29,10 @@ def test_tar_members(folder):
         ("sub/0002.right.png", b""),
         ("0001.cls", b"7"),
         ("._0001.jpg", b"macOS"),
-        ("inner.tar", tar_of([("hidden.jpg", b"not looked for")])),
+        ("inner.tar", tar_bytes([("hidden.jpg", b"not looked for")])),
         ("0003.webp", b"third" * 100_000),
     ]
-    source = put(f"{folder}/shard.tar", tar_of(members))
+    source = put(f"{folder}/shard.tar", tar_bytes(members))
     table = index_source(source)
     assert table.schema == lake.INDEX
     images = ["0001.jpg", "./sub/0002.left.PNG", "sub/0002.right.png", "0003.webp"]
@@ -47,7 +47,7 @@ def test_names_are_only_strings(tmp_path, format):
     wild = ["../../etc/passwd.jpg", "/abs.jpg", "new\nline.jpg", "sp ace.jpg", "ünï☃.jpg", "a#b?c.jpg", "quote'\".jpg"]
     if format != tarfile.USTAR_FORMAT:
         wild.append("long/" * 60 + "name.jpg")
-    source = put(str(tmp_path / "s.tar"), tar_of([(name, name.encode()) for name in wild], format=format))
+    source = put(str(tmp_path / "s.tar"), tar_bytes([(name, name.encode()) for name in wild], format=format))
     table = index_source(source)
     assert table["image_id"].to_pylist() == [f"{source.uri}#{name}" for name in wild]
     assert fetch(table) == [name.encode() for name in wild]
@@ -55,7 +55,7 @@ def test_names_are_only_strings(tmp_path, format):
 
 
 def test_names_that_are_no_utf8(tmp_path):
-    data = tar_of([("caf\udce9.jpg", b"latin-1")], format=tarfile.GNU_FORMAT)
+    data = tar_bytes([("caf\udce9.jpg", b"latin-1")], format=tarfile.GNU_FORMAT)
     table = index_source(put(str(tmp_path / "s.tar"), data))
     assert table["image_id"].to_pylist() == [f"{tmp_path}/s.tar#caf\\xe9.jpg"]
     assert fetch(table) == [b"latin-1"]
@@ -63,7 +63,7 @@ def test_names_that_are_no_utf8(tmp_path):
 
 def test_names_that_come_twice(tmp_path):
     same = [("a.jpg", b"1"), ("b.jpg", b"2"), ("a.jpg", b"3"), ("a.jpg#2.jpg", b"4"), ("a.jpg", b"5")]
-    table = index_source(put(str(tmp_path / "s.tar"), tar_of(same)))
+    table = index_source(put(str(tmp_path / "s.tar"), tar_bytes(same)))
     ids = [image_id.partition("#")[2] for image_id in table["image_id"].to_pylist()]
     assert ids == ["a.jpg", "b.jpg", "a.jpg#2", "a.jpg#2.jpg", "a.jpg#3"]
     assert fetch(table) == [b"1", b"2", b"3", b"4", b"5"]
@@ -182,7 +182,7 @@ def test_entries_that_are_no_files_of_their_own(tmp_path):
 
 def test_an_access_list_between_a_long_name_and_its_file(tmp_path):
     name = "long/" * 40 + "a.jpg"
-    data = tar_of([(name, b"img")], format=tarfile.PAX_FORMAT)
+    data = tar_bytes([(name, b"img")], format=tarfile.PAX_FORMAT)
     header = data.index(b"img") - 512
     acl = tarfile.TarInfo("a.jpg")
     acl.type, acl.size = b"A", 20
@@ -194,7 +194,7 @@ def test_large_and_small_members_need_few_requests(s3, monkeypatch):
     uri = f"{s3.prefix()}/s.tar"
     few_large = [(f"{i}.jpg", bytes([i]) * (12 << 20)) for i in range(5)]
     many_small = [(f"s{i}.jpg", b"%d" % i * 1000) for i in range(2000)]
-    source = put(uri, tar_of(few_large + many_small))
+    source = put(uri, tar_bytes(few_large + many_small))
     requests = []
     read_range = storage.read_range
     monkeypatch.setattr("jobs.lake.tar_index.read_range", lambda *a, **k: requests.append(a[2]) or read_range(*a, **k))
@@ -228,7 +228,7 @@ WHOLE = [("#a.jpg", b"a" * 700), ("#b.jpg", b"b" * 700), ("#c.jpg", b"c" * 700)]
 
 
 def test_truncated_tar_gives_what_is_whole(tmp_path):
-    data = tar_of(THREE)
+    data = tar_bytes(THREE)
     third = 2 * (512 + 1024)
     for cut in (third + 512, third + 600, third + 512 + 699):
         assert rows_of(tmp_path, data[:cut]) == [*WHOLE[:2], ("#c.jpg", "truncated")]
@@ -241,7 +241,7 @@ def test_truncated_tar_gives_what_is_whole(tmp_path):
 
 def test_member_longer_than_its_header_says(tmp_path):
     def lying(name):
-        data = bytearray(tar_of([(n, d * 3 if n == name else d) for n, d in [*THREE, ("x.json", b"{}" * 300)]]))
+        data = bytearray(tar_bytes([(n, d * 3 if n == name else d) for n, d in [*THREE, ("x.json", b"{}" * 300)]]))
         start = data.index(name.encode())
         info = tarfile.TarInfo(name)
         info.size = 700
@@ -255,7 +255,7 @@ def test_member_longer_than_its_header_says(tmp_path):
 
 
 def test_member_that_claims_more_than_there_is(tmp_path):
-    data = bytearray(tar_of(THREE))
+    data = bytearray(tar_bytes(THREE))
     for claim in (10**10, 8**11 - 1):
         info = tarfile.TarInfo("b.jpg")
         info.size = claim
@@ -264,15 +264,15 @@ def test_member_that_claims_more_than_there_is(tmp_path):
 
 
 def test_corrupt_header_in_the_middle(tmp_path):
-    data = bytearray(tar_of([THREE[0], ("a.json", b"{}"), *THREE[1:]]))
+    data = bytearray(tar_bytes([THREE[0], ("a.json", b"{}"), *THREE[1:]]))
     start = data.index(b"b.jpg")
     data[start : start + 512] = os.urandom(512)
     assert rows_of(tmp_path, bytes(data)) == [WHOLE[0], ("", "undecodable"), WHOLE[2]]
 
 
 def test_joined_archives_are_read_as_one(tmp_path):
-    assert rows_of(tmp_path, tar_of(THREE[:1]) + tar_of(THREE[1:])) == WHOLE
-    assert rows_of(tmp_path, tar_of([])) == []
+    assert rows_of(tmp_path, tar_bytes(THREE[:1]) + tar_bytes(THREE[1:])) == WHOLE
+    assert rows_of(tmp_path, tar_bytes([])) == []
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_joined_archives_are_read_as_one(tmp_path):
         (b"<html>no</html>" * 100, "undecodable"),
         (b"PK\x03\x04" + bytes(1000), "undecodable"),
         (b"short", "truncated"),
-        (tar_of(THREE)[:300], "truncated"),
+        (tar_bytes(THREE)[:300], "truncated"),
     ],
 )
 def test_what_is_no_tar_is_one_row(tmp_path, data, status):
@@ -304,16 +304,16 @@ def test_extended_headers_are_bounded(tmp_path):
     info = tarfile.TarInfo("././@LongLink")
     info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 33
     bomb = info.tobuf(tarfile.GNU_FORMAT)
-    assert rows_of(tmp_path, bomb + tar_of(THREE)) == [("", "undecodable"), *WHOLE]
+    assert rows_of(tmp_path, bomb + tar_bytes(THREE)) == [("", "undecodable"), *WHOLE]
     chain = tarfile.TarInfo("././@LongLink")
     chain.type, chain.size = tarfile.GNUTYPE_LONGNAME, 6
     link = chain.tobuf(tarfile.GNU_FORMAT) + b"x.jpg\0" + bytes(506)
-    assert rows_of(tmp_path, link * 3000 + tar_of(THREE[:1])) == [("#x.jpg", b"a" * 700)]
+    assert rows_of(tmp_path, link * 3000 + tar_bytes(THREE[:1])) == [("#x.jpg", b"a" * 700)]
 
 
 def test_random_damage_never_raises_and_ids_stay_unique(tmp_path):
     chance = random.Random(0)
-    whole = tar_of([*THREE, ("long/" * 40 + "d.png", b"d" * 2000), ("e.txt", b"e")], format=tarfile.GNU_FORMAT)
+    whole = tar_bytes([*THREE, ("long/" * 40 + "d.png", b"d" * 2000), ("e.txt", b"e")], format=tarfile.GNU_FORMAT)
     for _ in range(150):
         data = bytearray(whole[: chance.randrange(1, len(whole))])
         for _ in range(chance.randrange(6)):
@@ -324,9 +324,9 @@ def test_random_damage_never_raises_and_ids_stay_unique(tmp_path):
 
 
 def test_vanished_and_replaced_shards(folder):
-    source = put(f"{folder}/s.tar", tar_of(THREE))
+    source = put(f"{folder}/s.tar", tar_bytes(THREE))
     table = index_source(source)
-    storage.put_atomic(source.uri, tar_of(THREE[::-1]))
+    storage.put_atomic(source.uri, tar_bytes(THREE[::-1]))
     assert {problem.status for problem in fetch(table)} == {"changed"}
     assert index_source(source)["problem"].to_pylist() == [
         "changed: the object was replaced since it was listed; have it labelled again"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from support.lake_files import fetch, tar_of
+from support.lakes import fetch, tar_bytes
 from support.web_server import WebServer
 
 from jobs import lake, storage
@@ -65,7 +65,7 @@ def test_images_of_a_folder_are_fetched(web):
 
 
 def test_shards(folder, web):
-    (folder / "s.tar").write_bytes(tar_of([("x.jpg", b"x" * 3000), ("y.jpg", b"y" * 3000)]))
+    (folder / "s.tar").write_bytes(tar_bytes([("x.jpg", b"x" * 3000), ("y.jpg", b"y" * 3000)]))
     (source,) = expand_inputs([f"{web.url}/s.tar"])
     assert fetch(index_source(source)) == [b"x" * 3000, b"y" * 3000]
     os.utime(folder / "s.tar", (1, 1))
@@ -75,7 +75,7 @@ def test_shards(folder, web):
 
 def test_a_large_shard_without_ranges_is_refused_at_once(folder):
     with open(folder / "large.tar", "wb") as file:
-        file.write(tar_of([("x.jpg", b"x")]))
+        file.write(tar_bytes([("x.jpg", b"x")]))
         file.truncate(65 << 20)
     with WebServer(folder, ranges=False) as web:
         (source,) = expand_inputs([f"{web.url}/large.tar"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from support.fault_proxy import FaultProxy
-from support.lake_files import fetch, parquet_of, put, tar_of
+from support.lakes import fetch, parquet_of, put, tar_bytes
 
 from jobs import lake, storage
 from jobs.lake import fetch_rows, refusal
@@ -59,7 +59,7 @@ def test_the_next_refused_objects_of_a_store_cost_few_attempts(proxy, s3):
 def test_a_store_that_refuses_everything_for_a_while_stays_transient(proxy, s3):
     prefix = s3.prefix()
     sources = [put(f"{prefix}/{name}.jpg", name.encode()) for name in "abc"]
-    shard = put(f"{prefix}/s.tar", tar_of([("x.jpg", b"x")]))
+    shard = put(f"{prefix}/s.tar", tar_bytes([("x.jpg", b"x")]))
     proxy.fail("forbidden", times=None)
     for known in (set(), {storage.store_of(prefix)}):
         refusal._refusing.clear()
@@ -86,9 +86,9 @@ def test_shards_that_are_refused_are_one_row_when_they_are_indexed(proxy, s3, ki
     import pyarrow as pa
 
     prefix = s3.prefix()
-    put(f"{prefix}/good.tar", tar_of([("x.jpg", b"x")]))
+    put(f"{prefix}/good.tar", tar_bytes([("x.jpg", b"x")]))
     for name, data in (
-        ("bad.tar", tar_of([("y.jpg", b"y")])),
+        ("bad.tar", tar_bytes([("y.jpg", b"y")])),
         ("bad.parquet", parquet_of(pa.table({"image": [b"z"]}))),
     ):
         source = put(f"{prefix}/{name}", data)
