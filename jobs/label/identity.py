@@ -1,7 +1,7 @@
-"""The identity of a run: everything that decides what its rows say. Another identity into the same OUTPUT is refused.
+"""The identity of a run: everything that decides what its rows say. An OUTPUT takes the rows of one identity only.
 
-Every option of `yolact label` stands in one of the two tables below; a test holds them against `LabelConfig`, and
-docs/label.md says the same to users.
+Every option of `yolact label` is in one of the two tables below. A test compares them with `LabelConfig`, and
+docs/label.md describes them to users.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jobs.label.options import LabelConfig
     from jobs.runtime.model_source import ModelSource
 
-#: options that decide what a row says, and the key of the identity that each of them ends in
+#: options that decide what a row says, with the key of the identity that holds each of them
 IN_IDENTITY = {
     "config": "model",
     "weights": "weights_sha256",
@@ -31,7 +31,7 @@ IN_IDENTITY = {
     "id_column": "id_column",
 }
 
-#: options that do not, and why
+#: options that do not decide what a row says, and why
 NOT_IN_IDENTITY = {
     "inputs": "which images there are, not what is found in one; a lake may grow",
     "any_name": "which images there are, as inputs",
@@ -51,7 +51,7 @@ NOT_IN_IDENTITY = {
 def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
     """The identity of the run that `config` asks for, as JSON values.
 
-    The two names of columns stand in it only where they are given, so that it is that of earlier versions elsewhere.
+    The two column names are in it only if they are given: without them it equals the identity of earlier versions.
     """
     identity = {
         "schema_version": SCHEMA_VERSION,
@@ -69,5 +69,5 @@ def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
     for name in ("image_column", "id_column"):
         if getattr(config, name) is not None:
             identity[name] = getattr(config, name)
-    # as it will be read back, so that tuples compare equal to JSON's lists
+    # as it will be read back: JSON turns tuples into lists
     return dict(json.loads(json.dumps(identity)))

@@ -1,8 +1,8 @@
 """How the stages share a cluster, decided and checked before anything is scheduled.
 
-On 2 CPUs the actors of one stage can starve another so that nothing moves, and a stage that asks for what no node has
-waits for ever. So the logical CPUs of all stages are planned together, and a plan that does not fit is an error.
-Where the cluster has an autoscaler, the plan is made for all that the autoscaler may bring.
+On 2 CPUs the actors of one stage can take all CPUs, so that the other stage never runs. A stage that asks for more than
+any node has waits for ever. So the logical CPUs of all stages are planned together, and a plan that does not fit is an
+error. If the cluster has an autoscaler, the plan is made for the largest cluster that the autoscaler may start.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ _DECODE_SHARE = 0.25
 _DECODE_CPUS = 0.25
 #: one image's convolutions stop gaining from more threads about here
 _MAX_THREADS = 4
-#: CPUs of a node that is yet to come, where nothing says what it will be
+#: CPUs of a node that does not exist yet, if nothing says how large it will be
 _ASSUMED_CPUS = 16.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Actors and decode tasks, and what each takes of a node. `threads` are the torch threads of one actor.
+    """Actors and decode tasks, and the CPUs and GPUs of each. `threads` are the torch threads of one actor.
 
-    `grows` says that an autoscaler may bring nodes: the run then starts with `min_actors` and waits for nodes as long
-    as it takes.
+    With `grows`, an autoscaler may add nodes: the run then starts with `min_actors` and waits for nodes without limit.
     """
 
     device: str
@@ -70,19 +69,19 @@ def make_plan(
     """Share the cluster between decoding and the model.
 
     Args:
-        nodes: what stands now.
+        nodes: the present nodes.
         device: "auto", "cpu" or "cuda".
         actors: fewest and most model actors; None fits them to the cluster.
-        groups: what an autoscaler may have running at most; None where there is none, or where it cannot be read.
-            `device` and `actors` then tell what a cluster that has no CPU yet will have.
+        groups: the most nodes of each kind that an autoscaler may run; None without an autoscaler, or if that cannot
+            be read. If the cluster has no CPU yet, `device` and `actors` say what it will have.
 
     Raises:
-        UsageError: where the plan can never be scheduled.
+        UsageError: if the plan can never be scheduled.
     """
     if groups is None and actors is not None and device != "auto" and not any(node.cpus for node in nodes):
         # a cluster without any CPU can only be one that grows, and the user says to what
         groups = [NodeGroup(Node(_ASSUMED_CPUS, 1.0 if device == "cuda" else 0.0), actors[1])]
-    # nodes that stand are of the groups, so the larger of the two counts
+    # the present nodes belong to the groups, so the larger of the two counts
     most = max([list(nodes), _all_nodes(groups or [])], key=_size)
     device = ("cuda" if sum(node.gpus for node in most) else "cpu") if device == "auto" else device
     if device == "cuda":
@@ -139,7 +138,7 @@ def _cpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: b
         high = min(high, max(low, count))
     # the number of threads changes the last bits of a convolution: it must not follow from the number of actors
     threads = max(1, min(_MAX_THREADS, int(min(usable))))
-    # every actor must fit on the smallest node that is to hold its share
+    # every actor must fit on the smallest node
     per_actor = min(min(usable), cpus / high)
     return Plan(
         device="cpu",

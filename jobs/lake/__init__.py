@@ -1,4 +1,4 @@
-"""The input side of a job: from what the user typed to sources, from sources to index rows, from rows to bytes."""
+"""The input of a job, in three steps: INPUT arguments to sources, sources to index rows, index rows to image bytes."""
 
 from jobs.lake.child import ChildDiedError, call_in_child
 from jobs.lake.expand import expand_inputs, folders_of

@@ -1,4 +1,4 @@
-"""Calls in a process of their own, whose death is an error for the caller and not its end."""
+"""Calls in a child process. If the child dies, the caller gets an error and goes on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def call_in_child(
 ) -> Result:
     """`function(*args, **kwargs)` in the child process, which is kept for the next call.
 
-    `function` is one of a module. Raises what `function` raises, and ChildDiedError; `timeout` is in seconds.
+    `function` must stand at the top of a module. `timeout` is in seconds. Raises what `function` raises, and
+    ChildDiedError.
     """
     child = _child()
     timed_out = False

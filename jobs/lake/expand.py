@@ -1,4 +1,4 @@
-"""From what the user typed to the objects of the lake: folders, single objects, patterns and lists, of any scheme."""
+"""From INPUT arguments to the objects of the lake: folders, single objects, patterns and lists, of any scheme."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def expand_inputs(
     columns: ParquetColumns | None = None,
     retry: Retry | None = None,
 ) -> list[Source]:
-    """All sources that `inputs` name, each once: inputs in the order given, within one of them sorted by URI.
+    """All sources that `inputs` name, each once. Inputs keep their order; the sources of one input are sorted by URI.
 
-    An input is a folder or prefix (taken with all below it), a single object, or a pattern of these with braces
-    ("{000..099}", "{train,val}") and globs (*, ?, [abc], and ** across folders); what exists under the very name wins
-    over a pattern. A text file, or a Parquet file without image bytes, that is named by itself is a list of URIs.
+    An input is a folder or prefix with everything below it, a single object, or a pattern with braces ("{000..099}",
+    "{train,val}") and globs (*, ?, [abc], and ** across folders). If an object has exactly that name, the input is that
+    object and no pattern. A text file that is an input is a list of URIs, and so is a Parquet file without image bytes.
 
-    What lies below `exclude` (the run's own output) and hidden files are left out. Files of a folder whose names are
-    not those of images are counted in `ignored`, by extension; with `any_name` they are taken for images, but for
-    those that usually lie beside images, such as .json. An object that is named by itself is judged by its first bytes
-    where its name says nothing. Raises UsageError for an input that names nothing, and what `jobs.storage` raises.
+    Hidden files and everything below `exclude` (the run's own output) are left out. In a folder, files without an
+    image's extension are counted in `ignored`, by extension. With `any_name` they count as images, except for files
+    that usually lie beside images, such as .json. If the name of a single object says nothing, its first bytes decide.
+    Raises UsageError for an input that names nothing, and what `jobs.storage` raises.
     """
     wish = _Wish(
         None if exclude is None else normalised(exclude).rstrip("/") + "/",
@@ -70,7 +70,7 @@ def expand_inputs(
 
 @dataclass(frozen=True)
 class _Wish:
-    """What holds for all inputs of one call."""
+    """The settings of one call, the same for all its inputs."""
 
     excluded: str | None
     any_name: bool
@@ -81,14 +81,14 @@ class _Wish:
 
 @dataclass(frozen=True)
 class _Found:
-    """An object, and whether an input names it by itself, not by a folder or a glob."""
+    """An object. `by_name` is True if an input is its name, False if a folder or a glob led to it."""
 
     item: ObjectInfo
     by_name: bool
 
 
 def folders_of(inputs: Sequence[str]) -> list[str]:
-    """The folders or prefixes in object stores that `inputs` will be looked for in, each once."""
+    """The folders or prefixes in object stores where `inputs` will be searched, each once."""
     folders = []
     for argument in inputs:
         patterns = [Pattern("", pattern) for pattern in expand_braces(normalised(argument))]
@@ -97,7 +97,7 @@ def folders_of(inputs: Sequence[str]) -> list[str]:
                 folders.append(pattern.split()[0])
             else:
                 folders.append(pattern.uri if len(patterns) == 1 else pattern.uri.rpartition("/")[0])
-    # nothing can be listed without a bucket, and few web servers list at all; a disk is there
+    # left out: an address without a bucket, web servers (few can list), and local disks (always reachable)
     asked = (f for f in folders if not is_web(f) and f.rstrip("/")[-1:] != ":" and not is_local(f))
     return list(dict.fromkeys(asked))
 
@@ -114,7 +114,7 @@ def _sources_of(argument: str, wish: _Wish) -> Iterator[Source]:
         if kind == "list":
             yield from _listed(read_list(item, wish.columns, wish.retry), item.uri, wish.retry)
             continue
-        # the files that one input names are of one kind, so that the first one tells it
+        # the files of one input are of one kind: the first one decides
         if kind == "parquet" and found.by_name and is_table_of_uris is not False:
             column = uri_column(item, wish.columns, wish.retry)
             is_table_of_uris = column is not None
@@ -125,7 +125,7 @@ def _sources_of(argument: str, wish: _Wish) -> Iterator[Source]:
 
 
 def _kind(found: _Found, wish: _Wish) -> Kind | Literal["list"] | None:
-    """What an object is; None for one that is passed over, which is counted."""
+    """What an object is; None if it is passed over, and then it is counted."""
     uri = found.item.uri
     kind = kind_of(uri)
     if found.by_name:
@@ -143,7 +143,7 @@ def _kind(found: _Found, wish: _Wish) -> Kind | Literal["list"] | None:
 
 
 def _kind_by_content(item: ObjectInfo, retry: Retry) -> Kind | Literal["list"]:
-    """Of an object that is named by itself, under a name that says nothing."""
+    """The kind of a single object whose name says nothing, from its first bytes."""
     length = _HEAD_BYTES if item.size < 0 else min(_HEAD_BYTES, item.size)
     head = read_range(item.uri, 0, length, etag=item.etag or None, retry=retry)
     kind = kind_of_bytes(head)
@@ -156,7 +156,7 @@ def _kind_by_content(item: ObjectInfo, retry: Retry) -> Kind | Literal["list"]:
 
 
 def _listed(uris: Sequence[str], list_uri: str, retry: Retry) -> Iterator[Source]:
-    """The sources that a list names. Of images nothing is asked before they are fetched."""
+    """The sources that a list names. The store is asked about shards only; images are looked at when fetched."""
     shards = {uri: kind for uri in uris if (kind := kind_of(uri)) is not None and kind != "image"}
     known = _asked(list(shards), retry)
     if missing := [uri for uri in shards if uri not in known]:
@@ -205,7 +205,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _named(patterns: Sequence[Pattern], retry: Retry) -> dict[str, ObjectInfo]:
-    """Objects under plain names: those that share a folder found with one listing of it, the others asked for."""
+    """Objects under plain names. One listing finds many names of one folder; other names get a request each."""
     plain = [pattern.uri for pattern in patterns if not pattern.is_glob and not pattern.uri.endswith("/")]
     by_folder: defaultdict[str, list[str]] = defaultdict(list)
     for uri in plain:
@@ -224,7 +224,7 @@ def _named(patterns: Sequence[Pattern], retry: Retry) -> dict[str, ObjectInfo]:
 
 
 def _asked(uris: Sequence[str], retry: Retry) -> dict[str, ObjectInfo]:
-    """Those of `uris` that are objects, asked for one by one, several at a time."""
+    """The objects among `uris`. Each is asked for by a request of its own, several at the same time."""
 
     def ask(uri: str) -> ObjectInfo | None:
         try:
@@ -244,7 +244,7 @@ def _common_prefix(names: Iterable[str]) -> str:
 
 
 def _objects_of_pattern(pattern: Pattern, retry: Retry) -> list[ObjectInfo]:
-    """Objects below a folder, or those that a glob means; objects whose very name is the glob win."""
+    """Objects below a folder, or objects that match a glob. An object whose name is the glob itself wins."""
     if not pattern.is_glob:
         return list(iter_objects(pattern.uri, retry=retry))
     folder, name_start, rest = pattern.split()

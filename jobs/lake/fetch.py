@@ -1,4 +1,4 @@
-"""The bytes of one unit's images: few requests, every length verified, permanent failures as problems."""
+"""The bytes of the images of one unit: few requests, every length checked, permanent failures as problems."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Fetched = bytes | Problem
 
 @dataclass(frozen=True)
 class _Wish:
-    """What all groups of one call have in common; `others` are URIs that are asked where an object is refused."""
+    """The settings of one call. `others` are URIs that are read to find out whether the store refuses everything."""
 
     columns: ParquetColumns
     max_bytes: int
@@ -51,15 +51,16 @@ def fetch_rows(
     others: Sequence[str] = (),
     in_child: bool = False,
 ) -> list[Fetched]:
-    """The encoded bytes of index rows, in their order, or what is wrong with them.
+    """The encoded bytes of each index row, or what is wrong with it, in the order of `rows`.
 
-    Neighbouring members of a tar come with one request, objects side by side, Parquet rows by row group. Images of more
-    than `max_bytes` are not asked for. A row whose offset and length are None, or
-    whose length is UNKNOWN_LENGTH, is a whole object. What had to be tried
-    again stands in `retry.counts` afterwards. Raises TransientStorageError when the retries are spent: what fails for
-    a while never becomes a problem. An object that is refused for good (HTTP 403) becomes one where another object of
-    its store can be read; `others` are URIs that may be asked for that, besides those of `rows`.
-    With `in_child`, Parquet is read in a process of its own, so that a file that kills its reader becomes a problem.
+    One request fetches neighbouring members of a tar. Whole objects are fetched several at a time, Parquet rows by row
+    group. Images of more than `max_bytes` are not requested. A row is a whole object if its offset and length are None,
+    or if its length is UNKNOWN_LENGTH. `retry.counts` holds the repeated attempts afterwards.
+
+    A transient failure never becomes a problem: when the retries are used up, this raises TransientStorageError. An
+    object that the store refuses (HTTP 403) becomes a problem if another object of that store can be read. `others` are
+    URIs that may be read to find this out, besides those of `rows`. With `in_child`, Parquet is read in a child
+    process, so that a file that kills its reader becomes a problem.
     """
     retry, columns = retry or Retry(), columns or ParquetColumns()
     fetched: list[Fetched | None] = [_known_problem(row, max_bytes) for row in rows]
@@ -100,7 +101,7 @@ def _is_parquet(row: Row) -> bool:
 
 
 def _groups(rows: Sequence[Row], wanted: Sequence[int]) -> Iterator[list[int]]:
-    """Row numbers that are answered together: one object each, and of a tar one stretch each."""
+    """Row numbers that are fetched together: one object, or one stretch of a tar."""
     parquet: dict[str, list[int]] = {}
     members: dict[str, list[int]] = {}
     for number in wanted:
@@ -115,7 +116,7 @@ def _groups(rows: Sequence[Row], wanted: Sequence[int]) -> Iterator[list[int]]:
 
 
 def _stretches(rows: Sequence[Row], numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Cuts members of one shard, sorted by offset, where a gap is wide or a request would grow too large."""
+    """Cut the members of one shard, sorted by offset, where a gap is wide or a request would become too large."""
     stretch: list[int] = []
     start = end = 0
     for number in numbers:
@@ -131,7 +132,7 @@ def _stretches(rows: Sequence[Row], numbers: Sequence[int]) -> Iterator[list[int
 
 
 def _side_by_side(answer: Any, groups: Sequence[list[int]], rows: Sequence[Row]) -> Iterator[list[Fetched]]:
-    """Remote requests wait for the network, so several are under way; the local disk is read in order."""
+    """Remote requests wait for the network, so several run at the same time; a local disk is read in order."""
     if len(groups) < 2 or is_local(rows[groups[0][0]]["uri"]):
         yield from map(answer, groups)
         return
@@ -143,7 +144,7 @@ def _side_by_side(answer: Any, groups: Sequence[list[int]], rows: Sequence[Row])
 
 
 def _read(rows: Sequence[Row], wish: _Wish, retry: Retry) -> list[Fetched]:
-    """One group; a permanent failure of its object is the problem of all its images."""
+    """Fetch one group. A permanent failure of its object is a problem of all its images."""
     try:
         return read_unless_refused(
             lambda retry: _read_group(rows, wish, retry), rows[0]["uri"], others=wish.others, retry=retry
@@ -164,7 +165,7 @@ def _read_group(rows: Sequence[Row], wish: _Wish, retry: Retry) -> list[Fetched]
 
 def _read_whole(row: Row, max_bytes: int, retry: Retry) -> Fetched:
     uri, size, etag = row["uri"], row["size"], row["etag"] or None
-    if size is None or size < 0:  # named by a list: its size is asked for before its bytes
+    if size is None or size < 0:  # from a list: ask for the size before the bytes
         found = object_info(uri, retry=retry)
         size, etag = found.size if found.size >= 0 else None, etag or found.etag
         if size is not None and size > max_bytes:

@@ -24,7 +24,7 @@ from jobs.storage import Retry, StorageError
 
 
 def index_in_child(source: Source, columns: ParquetColumns) -> pa.Table:
-    """`index_source` in a process of its own: a source that kills it gives one row that says so."""
+    """`index_source` in a child process. A source that kills the child gives one row that says so."""
     try:
         return call_in_child(index_source, None, source, columns)
     except ChildDiedError:
@@ -36,9 +36,9 @@ def index_in_child(source: Source, columns: ParquetColumns) -> pa.Table:
 def index_source(source: Source, columns: ParquetColumns | None = None, *, retry: Retry | None = None) -> pa.Table:
     """One row of `INDEX` per image of the source, in its own order; ids are unique within it.
 
-    Of a tar, every member with an image's extension counts, wherever it stands; others and hidden ones are passed over.
-    A source that cannot be read for good gives one row that says why. Raises TransientStorageError, and UsageError for
-    a Parquet file whose columns cannot be told.
+    Every member of a tar with an image's extension counts, in any folder of it; hidden and other members are passed
+    over. A source with a permanent failure gives one row that says why. Raises TransientStorageError, and UsageError
+    for a Parquet file whose columns are not clear.
     """
     retry = retry or Retry()
     try:

@@ -27,20 +27,20 @@ TEXT_EXTENSIONS = (".txt", ".lst", ".list", ".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 def is_text_list(uri: str) -> bool:
-    """Whether an object's name says that it is a text file, which as an INPUT of its own is a list of URIs."""
+    """Whether an object has the name of a text file. Such a file is a list of URIs if it is an INPUT."""
     return uri.lower().endswith(TEXT_EXTENSIONS)
 
 
 def uri_column(item: ObjectInfo, columns: ParquetColumns, retry: Retry) -> Leaf | None:
-    """The column of addresses of a Parquet file that holds no image bytes; None for a file that holds them.
+    """The column of addresses in a Parquet file without image bytes; None for a file with image bytes.
 
-    A column of strings that `columns.image` names wins over columns of bytes. None also for what is no Parquet file.
+    If `columns.image` names a column of strings, that column wins. Also None for an object that is no Parquet file.
     """
     try:
         schema = schema_of(item.uri, item.size, item.etag, retry)
         if find_columns(schema, ParquetColumns(columns.image), item.uri).image is not None:
             return None
-    except UsageError:  # columns of bytes, of which none, or more than one, is meant
+    except UsageError:  # the file has columns of bytes, but it is not clear which one holds the images
         return None if columns.image is None else find_uri_column(schema, columns.image)
     except (UnusableFileError, *CORRUPT):
         return None
@@ -50,8 +50,8 @@ def uri_column(item: ObjectInfo, columns: ParquetColumns, retry: Retry) -> Leaf 
 def read_list(item: ObjectInfo, columns: ParquetColumns, retry: Retry, column: Leaf | None = None) -> list[str]:
     """The URIs that a list names, in its order, each as `jobs.lake` writes it.
 
-    `column` is that of a Parquet file. Relative paths count from the list's own folder. Rows without a URI are left
-    out. Raises UsageError for an entry that can be no URI, and what `jobs.storage` raises.
+    `column` is the column of URIs, for a Parquet file. Relative paths count from the list's own folder. Rows without
+    a URI are left out. Raises UsageError for an entry that cannot be a URI, and what `jobs.storage` raises.
     """
     if column is not None:
         entries: Iterator[tuple[int, str | None]] = enumerate(_column_entries(item, column, retry), start=1)

@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from jobs.lake.source import ParquetColumns, Problem
 from jobs.runtime.errors import UsageError
 
-#: names that say what they hold, best first; where only one column has bytes its name does not matter
+#: names of columns of image bytes, best first; if only one column has bytes, its name does not matter
 _IMAGE_NAMES = (
     "image", "images", "bytes", "image_bytes", "img", "jpg", "jpeg", "png", "webp", "picture", "content", "data",
 )  # fmt: skip
 _ID_NAMES = ("image_id", "id", "__key__", "key", "path", "file_name", "filename", "name", "uri", "url")
-#: the same for tables that hold addresses of images instead of their bytes
+#: names of columns of image addresses, best first
 URI_NAMES = (
     "uri", "url", "image_uri", "image_url", "image", "path", "image_path", "file_path", "filepath", "file",
     "file_name", "filename", "key", "s3_uri", "gcs_uri", "coco_url", "name",
@@ -45,14 +45,14 @@ class Leaf(NamedTuple):
 
 @dataclass(frozen=True)
 class FoundColumns:
-    """The columns to use. `image` None: the file holds no image bytes."""
+    """The columns to use. `image` is None if the file holds no image bytes."""
 
     image: Leaf | None
     id: Leaf | None
 
 
 class UnusableFileError(Exception):
-    """The file cannot be read as images, and no option would change it; `problem` says why."""
+    """The file holds no images that can be read, and no option would change that; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -84,8 +84,8 @@ def leaves(schema: pa.Schema) -> list[Leaf]:
 def find_columns(schema: pa.Schema, columns: ParquetColumns, uri: str) -> FoundColumns:
     """The columns of images and ids.
 
-    Raises UsageError where options must say which columns are meant, and UnusableFileError for a file in which the
-    column of images has the name of another one.
+    Raises UsageError if an option must say which columns to use, and UnusableFileError if several columns have the
+    name of the column of images.
     """
     found = leaves(schema)
     times = Counter(leaf.name for leaf in found)
@@ -124,7 +124,7 @@ def _image_column(single: dict[str, Leaf], chosen: str | None, uri: str) -> Leaf
 
 
 def find_uri_column(schema: pa.Schema, chosen: str | None) -> Leaf | None:
-    """The column of strings that holds the addresses of images: `chosen`, else by its name, else the only one there."""
+    """The column of image addresses: `chosen`, else the one with a known name, else the only column of strings."""
     texts = {leaf.name: leaf for leaf in leaves(schema) if _is_text(leaf.kind) and not leaf.in_list}
     if chosen is not None:
         return texts.get(chosen)
@@ -153,7 +153,7 @@ def _values(column: pa.Array, path: Sequence[str]) -> pa.Array:
 
 
 def _opened(column: pa.Array) -> pa.Array:
-    """The values of lists one behind the other, with a null for each list that is null or empty."""
+    """The values of all lists, one list after the other, with one null for each list that is null or empty."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
     flat = column.flatten()
     if (lengths > 0).all():
@@ -165,7 +165,7 @@ def _opened(column: pa.Array) -> pa.Array:
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether values of this type are byte strings, of whatever encoding."""
+    """Whether values of this type are byte strings, in any encoding of Arrow."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(

@@ -19,7 +19,7 @@ from jobs.storage import RangeFile, Retry, one_line
 CORRUPT = (pa.ArrowException, OSError, UnicodeDecodeError)
 _READ_BYTES = 4 << 20
 _ROWS_AT_ONCE = 16
-#: so many bytes of row groups are kept for the next unit, which often wants other rows of them
+#: bytes of row groups that are kept for the next unit, which often needs other rows of them
 _KEPT_BYTES = 128 << 20
 
 
@@ -108,7 +108,7 @@ def _check_key(file: pq.ParquetFile, image: Leaf) -> None:
 
 
 def _index_lists(file: pq.ParquetFile, image: Leaf, id: Leaf | None, rows: IndexRows) -> None:
-    """How many images a row has stands beside their bytes, so that the whole column is read."""
+    """Parquet stores the lengths of lists together with their bytes, so the whole column is read."""
     ids = _ids(file, id)
     number = 0
     for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=[_path(file, image)]):
@@ -123,11 +123,11 @@ def _index_lists(file: pq.ParquetFile, image: Leaf, id: Leaf | None, rows: Index
 def fetch_parquet(
     uri: str, size: int, etag: str, numbers: Sequence[int], columns: ParquetColumns, retry: Retry
 ) -> dict[int, bytes | Problem]:
-    """The image bytes of some values of a file's column of images, by their number in it.
+    """The image bytes of some values of the column of images. `numbers` are their positions in that column.
 
-    Outside of lists that is the row number; in lists, a null or empty one counts as one value. Reads only the column of
-    bytes, from the row groups that hold such values. Row groups that are not too large are kept in memory for the next
-    call; larger ones are read again, up to the last value that is wanted.
+    Without lists, the position is the row number. In lists, each value counts, and a null or empty list counts as one
+    value. Reads only the column of bytes, from the row groups that hold such values. Row groups of up to `_KEPT_BYTES`
+    are kept in memory for the next call; larger ones are read again, up to the last value of `numbers`.
     """
     found: dict[int, bytes | Problem] = dict.fromkeys(numbers, Problem("undecodable", "the row holds no image bytes"))
     try:
@@ -154,8 +154,8 @@ def _row_groups(metadata: pq.FileMetaData, image: Leaf, wanted: list[int]) -> It
     first = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        # pyarrow ends the process where a column's own metadata is encrypted: it is asked for lists alone, and those
-        # were read when they were indexed
+        # pyarrow ends the process if a column's metadata is encrypted. So only columns of lists are asked: they were
+        # read in full when they were indexed
         after = first + (group.column(image.number).num_values if image.in_list else group.num_rows)
         if here := [value for value in wanted if first <= value < after]:
             yield number, first, here

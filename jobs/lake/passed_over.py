@@ -1,4 +1,4 @@
-"""What the lake holds and no row stands for: counted by kind, so that it can be told and kept in run.json."""
+"""Files and members of the lake that get no row. They are counted by kind, for the log and for run.json."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pyarrow as pa
 
 log = logging.getLogger(__name__)
 
-#: under what hidden files are counted, and files whose names have no extension
+#: the kinds under which hidden files, and files without an extension, are counted
 HIDDEN, NAMELESS = "hidden", "without extension"
-#: images of kinds that are not read; their number is worth a warning
+#: extensions of images in formats that are not read; they cause a warning
 _OTHER_IMAGES = (
     ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".psd",
     ".exr", ".hdr", ".dcm", ".ppm", ".pgm", ".pnm", ".tga", ".ico", ".svg", ".nd2", ".czi", ".lif", ".svs", ".ndpi",
 )  # fmt: skip
-#: what usually lies beside images and is none, so that `--any-name` does not take it for one
+#: extensions of files that usually lie beside images; `--any-name` does not take them for images
 _COMPANIONS = (
     ".json", ".jsonl", ".ndjson", ".txt", ".csv", ".tsv", ".xml", ".yaml", ".yml", ".md", ".html", ".htm", ".log",
     ".cls", ".npy", ".npz", ".pkl", ".pt", ".pth", ".safetensors", ".zip", ".gz", ".py", ".ipynb", ".pdf", ".lst",
@@ -31,7 +31,7 @@ _MOST_NAMED = 5
 
 @dataclass(frozen=True)
 class PassedOver:
-    """How often what was passed over, and one line that says why where a whole source gave nothing."""
+    """How many files of each kind were passed over. `reason` is one line if a whole source gave no row."""
 
     counts: Counter[str]
     reason: str | None = None
@@ -85,14 +85,14 @@ def file_name(uri: str) -> str:
 
 
 def extension_of(uri: str) -> str:
-    """In small letters with its dot, or `NAMELESS`."""
+    """The extension in lower case with its dot, or `NAMELESS`."""
     name = file_name(uri)
     stem, dot, extension = name.rpartition(".")
     return f".{extension.lower()}" if dot and stem else NAMELESS
 
 
 def is_other_image(uri: str) -> bool:
-    """Whether a name is that of an image of a kind that is not read."""
+    """Whether a name is that of an image in a format that is not read."""
     return extension_of(uri) in _OTHER_IMAGES
 
 

@@ -1,4 +1,4 @@
-"""What the user typed, as patterns: braces, globs and their escape. A name that exists as it stands is no pattern."""
+"""INPUT arguments as patterns: braces, globs and how to escape them. The name of an existing object is no pattern."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_ALTERNATIVES = 1_000_000
 
 
 class Pattern(NamedTuple):
-    """A URI whose start `literal` is taken as it stands; `rest` may hold globs, and no braces any more."""
+    """A URI in two pieces: in `literal` no character is special; `rest` may hold globs, but no braces."""
 
     literal: str
     rest: str = ""
@@ -62,8 +62,8 @@ def _magic(pattern: Pattern) -> re.Pattern[str]:
 def patterns_of(argument: str, retry: Retry) -> list[Pattern]:
     """The patterns that one INPUT stands for, in its order.
 
-    The longest start of it that exists as an object or a folder is taken as it stands, whatever characters it has; of
-    the rest, braces are expanded. Raises UsageError for an empty INPUT and what `expand_braces` raises.
+    In the longest start of it that exists as an object or a folder, no character is special. In the rest, braces are
+    expanded. Raises UsageError for an empty INPUT and what `expand_braces` raises.
     """
     uri = normalised(argument)
     for end in _ends_behind_special_names(uri):

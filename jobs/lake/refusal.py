@@ -1,4 +1,4 @@
-"""Objects that their store refuses (HTTP 401 or 403): is it this object alone, or does the store refuse everything?
+"""Objects that their store refuses (HTTP 401 or 403). Does it refuse this object only, or everything?
 
 An object that is refused while others of the same store can be read becomes a row with status `unreadable`. A refusal
 of everything is transient: credentials expire, and policies take a while to spread.
@@ -23,9 +23,9 @@ from jobs.storage import (
 
 Result = TypeVar("Result")
 
-#: so many of the other objects that the caller knows are asked, and as many of those in the same folder
+#: how many other objects are tried: of those that the caller knows, and again of those in the same folder
 _MOST_ASKED = 8
-#: how often the refused object and another one are asked in turn; the answers must agree each time
+#: how often another object and the refused one are tried in turn; the answers must agree each time
 _ROUNDS = 2
 #: attempts for a refused object of a store that is known to refuse single objects
 _QUICK_ATTEMPTS = 4
@@ -36,12 +36,12 @@ _refusing: set[tuple[str, str]] = set()
 def read_unless_refused(
     read: Callable[[Retry], Result], uri: str, *, others: Sequence[str] = (), retry: Retry
 ) -> Result:
-    """`read(retry)`, with a permanent error for an object that is refused for itself.
+    """`read(retry)`. If the store refuses only this object, the error is a permanent one.
 
-    Once the retries of a refused object are spent, objects of the same store among `others`, then objects in the folder
-    of `uri`, are asked for one byte, in turn with `uri` itself. Raises StorageError if one of them can be read and
-    `uri` cannot, and whatever else `read` raises. The first such object of a store takes all retries; the next ones are
-    settled after a few attempts.
+    When the retries of a refused object are used up, one byte of other objects is read: first of those among `others`
+    that are in the same store, then of those in the folder of `uri`. `uri` is tried again in turn. Raises StorageError
+    if another object can be read and `uri` cannot, and everything else that `read` raises. The first such object of a
+    store takes all retries; for later ones a few attempts are enough.
     """
     if store_of(uri) in _refusing:
         try:

@@ -1,4 +1,4 @@
-"""What the lake is made of: its objects (sources), the images in them, and what can be wrong with either."""
+"""The objects of a lake (sources), the index rows of their images, and the problems that either can have."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ IMAGE_EXTENSIONS = (
 TAR_EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 PARQUET_EXTENSIONS = (".parquet", ".pq")
 
-#: all that the status of an image without labels can be, and what it means; "ok" is the one other status
+#: every status of an image without labels, and what it means; the only other status is "ok"
 STATUSES = IMAGE_STATUSES | {
     "missing": "the object was listed and is not there any more",
     "changed": "the object was replaced since it was indexed",
     "unreadable": "the store refuses the object for good",
 }
 
-#: lengths in the index that are no number of bytes: a value of a Parquet file's column of images, whose number is the
-#: row's offset; a whole object of unknown size; a sparse member of a tar, whose first header is at the row's offset
+#: lengths in the index with a special meaning. IN_PARQUET: a value of a Parquet file, whose position in the column of
+#: images is the row's offset. UNKNOWN_LENGTH: a whole object of unknown size. SPARSE_MEMBER: a sparse member of a tar,
+#: whose first header is at the row's offset
 IN_PARQUET, UNKNOWN_LENGTH, SPARSE_MEMBER = -1, -2, -3
 
 #: one row per image. A plain image has offset 0 and length = size, or length UNKNOWN_LENGTH and size -1; a tar member
@@ -53,7 +54,7 @@ INDEX = pa.schema(
 class Source(NamedTuple):
     """One object of the lake; `size` in bytes, `etag` changes when its content does.
 
-    Images that a list names are not looked at before they are fetched: their size is -1, their etag "".
+    Images of a list are first looked at when they are fetched: until then their size is -1 and their etag "".
     """
 
     uri: str
@@ -67,7 +68,7 @@ class Source(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Why an image has no labels, for good: one of `STATUSES`, and one line for people."""
+    """A permanent reason why an image has no labels: one of `STATUSES`, and one line for the user."""
 
     status: str
     reason: str
@@ -124,7 +125,7 @@ class IndexRows:
         self._reason = reason and f"{self._source.uri}: {reason}"
 
     def add(self, name: str | None, offset: int, length: int, problem: Problem | None = None) -> None:
-        """`name` within the source, None for the source as a whole; a name that comes again gets #2, #3 … behind it."""
+        """Add a row. `name` is within the source, None for the whole source. A repeated name gets #2, #3 … added."""
         stem = object_id(self._source.uri) if name is None else f"{object_id(self._source.uri)}#{printable_name(name)}"
         image_id, copy = stem, 1
         while image_id in self._seen:
@@ -155,8 +156,8 @@ class IndexRows:
 def object_id(uri: str) -> str:
     """The `image_id` of an object, and the start of the ids of what is in it: its URI.
 
-    "object:" stands before it where the URI itself reads like an image inside of a shard ("lake/x.tar#a.png"): no two
-    images share an id, whatever else the lake holds or will hold.
+    If the URI itself looks like an image inside a shard ("lake/x.tar#a.png"), the id starts with "object:". So no two
+    images ever have the same id.
     """
     start = uri
     while "#" in start:
@@ -179,7 +180,7 @@ def image_rows(sources: Sequence[Source]) -> pa.Table:
 
 
 def kind_of(uri: str) -> Kind | None:
-    """By the extension, in any case; None for anything that holds no images."""
+    """The kind by the extension, in upper or lower case; None for a file that holds no images."""
     name = file_name(uri).lower()
     if name.endswith(IMAGE_EXTENSIONS):
         return "image"
@@ -189,7 +190,7 @@ def kind_of(uri: str) -> Kind | None:
 
 
 def kind_of_bytes(head: bytes) -> Kind | None:
-    """By the first 512 bytes of an object; None for anything that holds no images."""
+    """The kind by the first 512 bytes of an object; None for a file that holds no images."""
     if image_kind(head) is not None or other_image_kind(head) is not None:
         return "image"
     if head[257:262] == b"ustar":
@@ -198,7 +199,7 @@ def kind_of_bytes(head: bytes) -> Kind | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether the last component starts with a dot: editors' and macOS' files beside the real ones."""
+    """Whether the last component starts with a dot, as files of editors and of macOS beside the real files do."""
     return name.rpartition("/")[2].startswith(".")
 
 

@@ -1,6 +1,6 @@
-"""Where the members of a tar shard are, read from its headers alone, however broken it is.
+"""Where the members of a tar shard are, read from its headers only. Broken tars are read as far as possible.
 
-Names of members are only strings here: no file is opened under one.
+Names of members are only strings here: no file with such a name is ever opened.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from yolact.images.kinds import describe_no_image
 _BLOCK = tarfile.BLOCKSIZE
 _STREAM_BYTES = 8 << 20
 _JUMP_BYTES = 64 << 10
-#: a jump over less than this costs more than reading on
+#: to skip fewer bytes than this costs more than to read them
 _GAP_BYTES = 2 << 20
 #: a member of more bytes is no member: no store has such objects, and the index holds sizes as 64-bit numbers
 _MAX_SIZE = 1 << 60
 #: an extended header (long name, attributes) of more bytes is no header
 _MAX_EXTENDED = 1 << 20
 _ZEROS = bytes(_BLOCK)
-#: headers that say more about the member behind them
+#: headers that describe the next member
 _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE,
 )  # fmt: skip
@@ -34,7 +34,7 @@ _ATTACHED = (b"A", b"E", b"D", b"M", b"N", b"V", b"I")
 
 
 class Member(NamedTuple):
-    """One file in a shard: its bytes are `length` from `offset`. `name` None: what is wrong with the shard as such.
+    """One file in a shard: `length` bytes from `offset`. If `name` is None, `problem` is one of the whole shard.
 
     `sparse` says which parts of the file these bytes are, and `header` where the first of its headers stands.
     """
@@ -48,7 +48,7 @@ class Member(NamedTuple):
 
 
 class _Blocks:
-    """Reads forward through an object: large blocks while headers lie close together, small ones when they do not."""
+    """Reads forward through an object: in large blocks while headers are close together, else in small ones."""
 
     def __init__(self, source: Source, retry: Retry) -> None:
         self._source = source
@@ -104,7 +104,7 @@ class _Members:
         self._forget()
 
     def _forget(self) -> None:
-        """What extended headers said belongs to the member that was just read."""
+        """Forget what extended headers said: it belongs to the member that was just read."""
         self._long_name: str | None = None
         self._long_link: str | None = None
         self._pax: dict[str, str] = {}
@@ -139,7 +139,7 @@ class _Members:
         return None
 
     def _header(self, block: bytes) -> tuple[list[Member], bool]:
-        """Takes one header; gives members that are now known whole, and whether nothing can follow."""
+        """Take in one header. Returns the members that are now complete, and whether no more header can follow."""
         if self._first_header < 0:
             self._first_header = self._position
         try:
@@ -224,7 +224,7 @@ class _Members:
         return found, before + member.length
 
     def _is_extension(self, info: tarfile.TarInfo) -> bool:
-        """Takes in a header that only says something about the next one."""
+        """Take in a header that only describes the next one; False for any other header."""
         size = -(-info.size // _BLOCK) * _BLOCK
         if info.type in _ATTACHED:
             self._position += _BLOCK + size
@@ -269,7 +269,7 @@ class _Members:
         return True
 
     def _find_header(self, start: int) -> bool:
-        """Goes on at the next block from `start` that is a header beyond doubt; False if there is none."""
+        """Go on at the next block from `start` that is certainly a header; False if there is none."""
         self._forget()
         position = start
         while chunk := self._blocks.read(position, _STREAM_BYTES):

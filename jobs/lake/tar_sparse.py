@@ -1,4 +1,4 @@
-"""Sparse members of tars: files whose stretches of zeros are left out, in GNU tar's four ways of writing them down."""
+"""Sparse members of tars: files without their stretches of zeros, in the four formats of GNU tar."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class SparseMap:
-    """What is stored of a file of `size` bytes; the rest is zeros. `map_bytes` of its data are the map itself."""
+    """The stored pieces of a file of `size` bytes; the rest is zeros. The first `map_bytes` of its data are the map."""
 
     size: int
     pieces: tuple[Piece, ...]
@@ -88,7 +88,7 @@ def pax_map(attributes: Mapping[str, str], read_data: Callable[[int, int], bytes
 
 
 def _map_in_data(size: int, read_data: Callable[[int, int], bytes]) -> SparseMap:
-    """Decimal numbers, one a line: how many pieces, then start and length of each, filled up to whole blocks."""
+    """Decimal numbers, one a line: the number of pieces, then start and length of each; padded to whole blocks."""
     text = b""
     wanted = 1
     while text.count(b"\n") < wanted:

@@ -1,4 +1,4 @@
-"""The one place that touches object stores and disks; see `operations` for the functions and their errors."""
+"""Everything that reads or writes object stores and disks; see `operations` for the functions and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong with an object store, sorted by what to do about it, in messages without credentials."""
+"""Errors of object stores, sorted by what to do about them, with messages that hold no credentials."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Literal
 from jobs.runtime.errors import JobError
 from jobs.storage.redaction import one_line
 
-#: transient: try again; missing: no such object; precondition: it is there already or it changed;
-#: range: the object ends before the bytes that were asked for; permanent: trying again cannot help
+#: transient: try again; missing: no such object; precondition: the object exists already or has changed;
+#: range: the object ends before the requested bytes; permanent: trying again cannot help
 Kind = Literal["transient", "missing", "precondition", "range", "permanent"]
 
 
 class StorageError(JobError):
-    """A storage operation failed for good; `reason` is the short name under which failures of its kind are counted."""
+    """A storage operation failed. `reason` is the short name under which failures of this kind are counted."""
 
     def __init__(self, message: str, reason: str = "storage error") -> None:
         super().__init__(one_line(message, 1000), reason)
@@ -30,7 +30,7 @@ class StorageError(JobError):
 
 
 class TransientStorageError(StorageError):
-    """The retries are spent, but it may work later: throttling, a time-out, a reset, a short body, a refusal."""
+    """The retries are used up, but it may work later: throttling, a time-out, a reset, a short body, a refusal."""
 
 
 class ObjectMissingError(StorageError):
@@ -51,14 +51,14 @@ class RetryableError(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception, classified: what to do (`kind`), under which name to count it, and one line for people."""
+    """What an exception means: what to do (`kind`), the name it counts under (`reason`), and one line for the user."""
 
     kind: Kind
     reason: str
     detail: str
 
 
-#: error codes of S3 and Azure that decide on their own, whatever the HTTP status
+#: error codes of S3 and Azure that decide before the HTTP status does
 _CODES: dict[str, tuple[Kind, str]] = {
     "SlowDown": ("transient", "throttled"),
     "Throttling": ("transient", "throttled"),
@@ -76,7 +76,7 @@ _CODES: dict[str, tuple[Kind, str]] = {
     "BadDigest": ("transient", "corrupt body"),
     "XAmzContentSHA256Mismatch": ("transient", "corrupt body"),
     "NoSuchUpload": ("transient", "upload lost"),
-    # an archived object (Glacier, Azure's archive tier): an answer about this object, which no waiting changes
+    # an archived object (Glacier, Azure's archive tier): waiting does not change the answer
     "InvalidObjectState": ("permanent", "archived"),
     "BlobArchived": ("permanent", "archived"),
     "BlobBeingRehydrated": ("permanent", "archived"),
@@ -97,7 +97,7 @@ _STATUSES: dict[int, tuple[Kind, str]] = {
     501: ("permanent", "not implemented"),
     503: ("transient", "throttled"),
 }
-#: exception classes by name, so that no client library need be imported to recognise its errors
+#: exception classes by name, so that client libraries need not be imported
 _CLASSES: dict[str, tuple[Kind, str]] = {
     "IncompleteReadError": ("transient", "short body"),
     "IncompleteRead": ("transient", "short body"),
@@ -130,7 +130,7 @@ _ERRNOS: dict[int, tuple[Kind, str]] = {
 
 
 def classify(error: BaseException) -> Failure:
-    """Sorts an exception of any fsspec filesystem, botocore or the operating system by what to do about it."""
+    """What an exception of an fsspec filesystem, of botocore or of the operating system means."""
     if isinstance(error, RetryableError):
         return Failure("transient", error.reason, one_line(str(error)))
     for link in _causes(error):
@@ -146,7 +146,7 @@ def classify(error: BaseException) -> Failure:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The exception, then what it was raised from; s3fs puts the client's own error there."""
+    """The exception, then the exceptions it was raised from; s3fs raises its errors from those of the client."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -170,7 +170,7 @@ def _by_status(status: object) -> tuple[Kind, str] | None:
 
 
 def _http_status(error: BaseException) -> object:
-    """The HTTP status that gcsfs, aiohttp, requests, httpx and huggingface_hub hang on their errors."""
+    """The HTTP status in an error of gcsfs, aiohttp, requests, httpx or huggingface_hub."""
     codes = [getattr(getattr(error, "response", None), "status_code", None), getattr(error, "status", None)]
     if codes[1] is None:  # aiohttp has a "code" as well, and warns of its use
         codes.append(getattr(error, "code", None))
@@ -183,7 +183,7 @@ def _http_status(error: BaseException) -> object:
 
 
 def _by_code(error: BaseException) -> tuple[Kind, str] | None:
-    """By the code that Azure's client hangs on its errors, an enumeration or a string."""
+    """By the code in an error of Azure's client, an enumeration or a string."""
     code = getattr(error, "error_code", None)
     return _CODES.get(str(getattr(code, "value", code)))
 
@@ -210,7 +210,7 @@ def _response_line(response: dict[str, Any]) -> str:
 
 
 def _error_line(error: BaseException) -> str:
-    """The operating system's own words; else the class name and the message, which alone may be cryptic."""
+    """The text of the operating system, else the class name and the message: a message alone may say too little."""
     if isinstance(error, OSError) and error.strerror:
         return one_line(error.strerror)
     return one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)

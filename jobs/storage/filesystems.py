@@ -1,4 +1,4 @@
-"""From an address to the filesystem behind it: one client per process, without caches or retries of its own."""
+"""From an address to its fsspec filesystem: one client per process, without caches or retries of its own."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 _LOCAL = ("file", "local")
 _S3 = ("s3", "s3a")
-#: variables that a client reads once, when it is made: where one has changed, a new client is needed
+#: variables that a client reads when it is made: if one has changed, a new client is made
 _CLIENT_VARIABLES = re.compile(r"^AWS_|^FSSPEC_")
-#: a client that is younger than this has read its credentials so lately that a new one would read the same
+#: a client that is younger than this is not renewed: a new one would read the same credentials
 _RENEW_SECONDS = 10.0
 
 
@@ -52,7 +52,7 @@ def printable_path(path: str) -> str:
 
 
 def disk_path(path: str) -> str:
-    r"""The path of a file on the disk by its printable name: \xNN is a byte where no file has that very name."""
+    r"""The path on the disk of a printable name. \xNN stands for a byte, unless a file has exactly that name."""
     if _ESCAPED_BYTE.search(path) is None or os.path.lexists(path):
         return path
     parts = _ESCAPED_BYTE.split(path)
@@ -70,7 +70,7 @@ def has_scheme(uri: str) -> bool:
 
 
 def beside(uri: str, relative: str) -> str:
-    """The address of `relative` as it counts from the folder of the object `uri`."""
+    """The address of `relative`, a path that starts at the folder of the object `uri`."""
     scheme, path = split_uri(uri)
     found = posixpath.normpath(f"{posixpath.dirname(path)}/{relative}")
     return found if scheme == "file" else f"{scheme}://{found}"
@@ -82,7 +82,7 @@ def is_local(uri: str) -> bool:
 
 
 def store_of(uri: str) -> tuple[str, str]:
-    """(scheme, bucket or host) of an address: what answers or refuses as one. Local paths have ("file", "")."""
+    """(scheme, bucket or host) of an address: the part that answers or fails as a whole. Local: ("file", "")."""
     scheme, path = split_uri(uri)
     return scheme, "" if scheme == "file" else path.partition("/")[0]
 
@@ -99,7 +99,7 @@ def open_filesystem(uri: str) -> tuple[Any, str]:
 
 
 def renew_filesystem(uri: str) -> None:
-    """Makes the next `open_filesystem` connect afresh, with renewed credentials, unless this client is new itself."""
+    """Make the next `open_filesystem` use a new client, which reads credentials again, unless this client is new."""
     scheme = split_uri(uri)[0]
     if time.monotonic() - _client(scheme).made > _RENEW_SECONDS:
         _clients.pop(_client_key(scheme), None)
@@ -123,7 +123,7 @@ def _new_filesystem(scheme: str) -> Any:
         options["config_kwargs"] = {
             "retries": {"total_max_attempts": 1},
             "connect_timeout": 5,
-            "read_timeout": 20,  # a stall of ten seconds is nothing yet
+            "read_timeout": 20,  # a server may be silent for ten seconds
             "max_pool_connections": 64,
         }
     try:

@@ -1,4 +1,4 @@
-"""Web servers, by HTTP: read only, with ranges where they are given, folders by the links of their index pages."""
+"""Web servers, by HTTP: read only. Ranges are used if the server has them; folders are the links of index pages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from jobs.storage.store import ObjectInfo
 
 Result = TypeVar("Result")
 
-#: an object of at most so many bytes is read whole where its server gives no ranges
+#: the largest object that is read whole if its server gives no ranges
 _MOST_WITHOUT_RANGES = 64 << 20
-#: statuses of servers that answer GET and not HEAD
+#: statuses of servers that answer GET but not HEAD
 _NO_HEAD = (403, 405, 501)
 
 
@@ -60,7 +60,7 @@ class HttpStore(FsspecStore):
     def list_page(
         self, folder: str, name_prefix: str, recursive: bool, token: str | None
     ) -> tuple[list[ObjectInfo], str | None]:
-        """Sizes are unknown (-1): an index page has none that can be relied on."""
+        """Sizes are unknown (-1), because the sizes on an index page are not reliable."""
         top = folder.rstrip("/") + "/"
         objects: list[ObjectInfo] = []
         waiting, seen = [top], {top}
@@ -139,7 +139,7 @@ def _refuse_large(url: str, total: int | None) -> None:
 
 
 def _total(status: int, headers: Mapping[str, str]) -> int | None:
-    """The size of the whole object; None where the answer does not tell."""
+    """The size of the whole object; None if the answer does not say it."""
     text = headers.get("Content-Range", "").rpartition("/")[2] if status == 206 else headers.get("Content-Length", "")
     return int(text) if text.isdigit() else None
 

@@ -1,4 +1,4 @@
-"""The local disk, with the promises of an object store: a file is there whole or not at all, also after a power cut."""
+"""The local disk, used like an object store: a file exists whole or not at all, also after a power cut."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class LocalStore:
         return True
 
     def replace_if_unchanged(self, path: str, data: bytes, version: str) -> bool:
-        """Locks the file itself: a caller that waited for the lock finds another file in its place, and gives up."""
+        """Locks the file. A caller that waited for the lock finds that the path is another file now, and gives up."""
         try:
             file = open(path, "rb")  # noqa: SIM115
         except FileNotFoundError:
@@ -110,9 +110,9 @@ class LocalStore:
 
 
 def _walk(folder: str, name_start: str, recursive: bool, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectInfo]:
-    """Files below `folder`; links are followed, but never back into a folder that is being walked (`above`).
+    """Files below `folder`. Links are followed, but never back into a folder of `above`, which is being walked.
 
-    A folder within it that may not be read is told and left out. Raises OSError where `folder` itself may not be.
+    A folder below it that may not be read is left out with a warning. Raises OSError if `folder` itself may not be read.
     """
     try:
         entries = list(os.scandir(folder))
@@ -148,7 +148,7 @@ def _digest(data: bytes) -> str:
 
 @contextlib.contextmanager
 def _temporary_beside(path: str) -> Iterator[tuple[IO[bytes], str]]:
-    """A new file in the folder of `path`, which is made where it is missing; removed at the end where it still is."""
+    """A new file in the folder of `path`; the folder is made if it is missing. The file is removed if it is left over."""
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
     os.makedirs(folder, exist_ok=True)
@@ -161,7 +161,7 @@ def _temporary_beside(path: str) -> Iterator[tuple[IO[bytes], str]]:
 
 
 def _create(path: str, data: bytes) -> bool:
-    """For disks without hard links: exclusive, but a crash in the middle leaves a short file."""
+    """Create a file on a disk without hard links: only one caller can, but a crash may leave a short file."""
     try:
         with open(path, "xb") as file:
             file.write(data)

@@ -1,8 +1,8 @@
-"""Reading, writing, listing and deleting objects anywhere, with retries that are bounded and counted.
+"""Reading, writing, listing and deleting objects anywhere, with retries that are limited and counted.
 
-Every function takes the URI of any fsspec scheme or a local path, and a `Retry` whose counts tell afterwards what had
-to be tried again; without one it gets a fresh one. What they raise: TransientStorageError when the retries are spent,
-ObjectMissingError, ObjectChangedError, and StorageError for everything that trying again cannot help.
+Every function takes the URI of any fsspec scheme or a local path. It takes a `Retry`, whose counts say afterwards which
+attempts were repeated; without one it uses a new one. Every function may raise TransientStorageError (the retries are
+used up), ObjectMissingError, ObjectChangedError, and StorageError for all other failures.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Result = TypeVar("Result")
 
 
 def read_bytes(uri: str, *, etag: str | None = None, size: int | None = None, retry: Retry | None = None) -> bytes:
-    """The whole object; with `etag`, that very one, else ObjectChangedError, and then exactly its `size` if given."""
+    """The whole object. With `etag`, raises ObjectChangedError for another version; `size` then checks the length."""
 
     def read(store: Store, path: str) -> bytes:
         data = store.read(path, 0, None, etag)
-        # an answer cut short can promise no more than it holds, and not every store sends a checksum
+        # an answer that was cut off may give its own length as complete, and not every store sends a checksum
         if etag is not None and size is not None and len(data) != size:
             raise RetryableError("short body", f"{len(data)} bytes arrived instead of {size}")
         return data
@@ -58,7 +58,7 @@ def read_versioned(uri: str, *, retry: Retry | None = None) -> tuple[bytes, str]
 
 
 def put_atomic(uri: str, data: bytes, *, retry: Retry | None = None) -> None:
-    """Writes the object so that readers see the old one or the new one, whole, and a crash leaves either."""
+    """Write the object. Readers, also after a crash, see the whole old object or the whole new one."""
     _run(uri, "write", lambda store, path: store.put(path, data), retry)
 
 
@@ -68,7 +68,7 @@ def upload_file(local: Path, uri: str, *, retry: Retry | None = None) -> None:
 
 
 def put_if_absent(uri: str, data: bytes, *, retry: Retry | None = None) -> bool:
-    """Writes the object unless there is one; of many callers at once exactly one gets True.
+    """Write the object unless it exists. Of several callers at the same time exactly one gets True.
 
     When the answer to an attempt is lost, the object may have been written. An object with exactly these bytes
     therefore counts as written by this call: `data` should name its writer.
@@ -77,7 +77,7 @@ def put_if_absent(uri: str, data: bytes, *, retry: Retry | None = None) -> bool:
 
 
 def replace_if_unchanged(uri: str, data: bytes, version: str, *, retry: Retry | None = None) -> bool:
-    """Overwrites the object if it is still the `version` that `read_versioned` gave; False if it changed or is gone."""
+    """Overwrite the object if it is still the `version` of `read_versioned`; False if it changed or does not exist."""
     return _put_conditionally(
         uri,
         data,
@@ -92,7 +92,7 @@ def object_info(uri: str, *, retry: Retry | None = None) -> ObjectInfo:
 
 
 def exists(uri: str, *, retry: Retry | None = None) -> bool:
-    """Whether there is an object of that name; the store itself is asked, never a cache."""
+    """Whether an object of that name exists; asks the store, never a cache."""
     try:
         object_info(uri, retry=retry)
     except ObjectMissingError:
@@ -111,9 +111,9 @@ def folder_exists(uri: str, *, retry: Retry | None = None) -> bool:
 def iter_objects(
     folder: str, name_prefix: str = "", *, recursive: bool = True, retry: Retry | None = None
 ) -> Iterator[ObjectInfo]:
-    """All objects below `folder` whose path goes on with `name_prefix`, page by page, in the store's own order.
+    """All objects below `folder` whose path continues with `name_prefix`, page by page, in the store's own order.
 
-    Folder markers (names that end in "/") and unfinished local writes are left out. Nothing there gives nothing.
+    Folder markers (names that end in "/") and unfinished local writes are left out. A missing folder gives nothing.
     """
     token: str | None = None
     while True:
@@ -146,9 +146,9 @@ def delete_objects(uris: Sequence[str], *, retry: Retry | None = None) -> None:
 
 
 def check_reachable(uri: str) -> None:
-    """Returns if the store behind `uri` answers; else raises within half a minute, before a run has started anything.
+    """Return if the store of `uri` answers, else raise within half a minute. Called before a run starts anything.
 
-    JobError: it is down or refuses. UsageError: there is no such bucket, or the scheme is unknown.
+    Raises JobError if the store is down or refuses, UsageError for a missing bucket or an unknown scheme.
     """
     retry = _short_retry()
     try:
@@ -187,7 +187,7 @@ def _run(
     operation: Callable[[Store, str], Result],
     retry: Retry | None,
 ) -> Result:
-    """One operation with retries; a refused or outlived credential gets a new client, which reads credentials anew."""
+    """One operation with retries. After a refusal or an expired credential, a new client reads the credentials again."""
     retry = retry or Retry()
 
     def attempt() -> Result:

@@ -1,4 +1,4 @@
-"""An object as a read-only file: every read is a range request of its own, verified and retried like any other."""
+"""An object as a read-only file: every read is one range request, checked and retried like any other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jobs.storage.retry import Retry
 
 
 class RangeFile(io.RawIOBase):
-    """`size` and `etag` as they were listed: reading an object that changed since then raises ObjectChangedError."""
+    """`size` and `etag` are those of a listing. If the object has changed since, reading raises ObjectChangedError."""
 
     def __init__(self, uri: str, size: int, etag: str | None, retry: Retry) -> None:
         super().__init__()

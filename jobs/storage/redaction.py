@@ -26,7 +26,7 @@ _PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
 
 def holds_credentials(uri: str) -> bool:
-    """Whether an address itself carries a password or a signature; such an address must not be written down."""
+    """Whether an address holds a password or a signature; such an address must not be written to a file or a log."""
     return bool(_PASSWORD.search(uri) or _SIGNED_QUERY.search(uri))
 
 

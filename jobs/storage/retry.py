@@ -1,4 +1,4 @@
-"""Trying again, with back-off, jitter, an end, and a count of the reasons."""
+"""Retries with growing, random delays, a limit, and a count of the reasons."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from jobs.storage.errors import (
 
 Result = TypeVar("Result")
 
-#: errors of this program and not of a store: they are raised as they are, with their traceback
+#: errors of this program and not of a store: they are raised unchanged, with their traceback
 _BUGS = (TypeError, AttributeError, NameError, AssertionError, MemoryError)
 
 
 @dataclass
 class Retry:
-    """How often and how long to try, and what had to be tried again so far.
+    """How often and how long to try, and which attempts were repeated so far.
 
-    One object may serve many operations, also from several threads; the bounds hold for each operation, the counts for
-    all of them. Waits grow from `first_delay` seconds, doubling up to `max_delay`, each cut by up to a half at random:
-    so that workers which failed at the same moment do not all try again at the same moment.
+    One object may serve many operations, also from several threads. The limits hold for each operation, the counts for
+    all of them. The first delay is `first_delay` seconds, and each next one is twice as long, up to `max_delay`. Each
+    delay is shortened by up to a half at random, so that workers that failed together do not try again together.
     """
 
     attempts: int = 10
-    #: attempts where the store refuses (HTTP 401 or 403), at most `attempts`; None is as many as those
+    #: most attempts if the store refuses (HTTP 401 or 403); None is the same as `attempts`
     refused_attempts: int | None = None
     #: no new attempt starts later than this after the operation's first one
     total_seconds: float = 120.0
-    #: one attempt is cut off after this long even where bytes still trickle
+    #: one attempt is cut off after this many seconds, even if bytes still arrive
     attempt_seconds: float = 600.0
     first_delay: float = 0.25
     max_delay: float = 15.0
@@ -57,9 +57,9 @@ class Retry:
         what: str,
         on_retry: Callable[[Failure], None] | None = None,
     ) -> Result:
-        """Runs `operation` until it succeeds; `what` says in messages what was tried ("read s3://…").
+        """Run `operation` until it succeeds; `what` says in messages what was tried ("read s3://…").
 
-        Raises TransientStorageError when the retries are spent, ObjectMissingError, ObjectChangedError (a failed
+        Raises TransientStorageError when the retries are used up, ObjectMissingError, ObjectChangedError (a failed
         precondition, or a range past the object's end) and StorageError (anything else) at once. The client's own
         exception is not chained: its text may hold a signed URL.
         """

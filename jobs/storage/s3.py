@@ -1,4 +1,4 @@
-"""S3, and other stores that use its protocol."""
+"""S3, and other stores with the same protocol."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What every store offers: single operations, each tried once.
+"""The operations of every store. Each is tried once; `jobs.storage.operations` does the retries.
 
-`jobs.storage.operations` tries again where an operation fails. Paths are without their scheme, as fsspec has them
-("bucket/key", "/folder/file").
+Paths have no scheme, as in fsspec ("bucket/key", "/folder/file").
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 
 class ObjectInfo(NamedTuple):
-    """One object: `etag` changes when its content does (the store's own; on the local disk, time and size)."""
+    """One object. `etag` changes with its content: the store's own etag, or time and size of a local file."""
 
     uri: str
     size: int
@@ -25,7 +24,7 @@ class Store(Protocol):
     def info(self, path: str) -> ObjectInfo: ...
 
     def read(self, path: str, offset: int, length: int | None, etag: str | None) -> bytes:
-        """`length` bytes from `offset`, or all from there on; never fewer: short bodies raise RetryableError."""
+        """`length` bytes from `offset`, or all bytes from there on. A short body raises RetryableError."""
         ...
 
     def read_versioned(self, path: str) -> tuple[bytes, str]: ...
@@ -41,7 +40,7 @@ class Store(Protocol):
     def list_page(
         self, folder: str, name_prefix: str, recursive: bool, token: str | None
     ) -> tuple[list[ObjectInfo], str | None]:
-        """Some objects below `folder` whose path goes on with `name_prefix`, and the token of the next page."""
+        """Some objects below `folder` whose path continues with `name_prefix`, and the token of the next page."""
         ...
 
     def has_folder(self, path: str) -> bool:

@@ -1,7 +1,7 @@
-"""Images that turn out broken while training: damage in the middle of a file, which its ends do not show.
+"""Images that turn out to be broken during training: the damage is in the middle of the file, so no check found it.
 
-Without `--skip-broken` such an image ends the run, which is not tried again. With it, training takes the next image
-instead, and validation counts it as an image without detections.
+Without `--skip-broken` such an image ends the run, and Ray does not start it again. With it, training takes the next
+image instead, and validation counts the image as one without detections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from yolact.training.dataset import TrainingDataset, TrainingSample
 
 log = logging.getLogger(__name__)
 
-#: images in a row that may be broken before a run stops also with `--skip-broken`
+#: a run stops after this many broken images in a row, also with `--skip-broken`
 MAX_BROKEN_IN_A_ROW = 100
 
 
@@ -28,9 +28,9 @@ class BrokenImageError(Exception):
 
 
 class GuardedDataset(torch.utils.data.Dataset[TrainingSample]):
-    """A data set whose broken images are told as `BrokenImageError`, or replaced by the next image that is not broken.
+    """A data set that raises `BrokenImageError` for a broken image, or gives the next image that is not broken.
 
-    An item stays a function of (seed, epoch, slot).
+    An item depends only on (seed, epoch, slot).
 
     Args:
         dataset: gives a sample for (epoch, slot).
@@ -81,5 +81,5 @@ def read_pixels(images: ImageSet, image: AnnotatedImage) -> np.ndarray | None:
 
 
 def message_of(error: BrokenImageError) -> str:
-    """Its message in one line, also where a loader process has put its traceback around it."""
+    """The message in one line, without the traceback that a loader process adds to it."""
     return str(error).strip().rpartition(f"{BrokenImageError.__name__}: ")[2].splitlines()[0]

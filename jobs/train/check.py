@@ -1,4 +1,4 @@
-"""`yolact train --check`: everything that training finds out of its data before it starts, and what the data holds."""
+"""`yolact train --check`: the checks that training makes before it starts, and an overview of the data."""
 
 from __future__ import annotations
 

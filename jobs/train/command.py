@@ -113,7 +113,7 @@ def _check_window(settings: TrainingSettings, model_config: YolactConfig) -> Non
 
 
 def _describe(settings: TrainingSettings, train: AnnotatedImages, say: Callable[[str], None]) -> None:
-    """Say what is learnt and how, and warn where the run is too short for its schedule."""
+    """Print what is learnt and how, and warn if the run is too short for its schedule."""
     objects = sum(len(image.annotations) for image in train.images)
     say(f"{len(train.images)} images, {objects} objects to train on")
     say(
@@ -203,7 +203,7 @@ def _fit(trainer: ray.train.torch.TorchTrainer) -> ray.train.Result:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C raises `KeyboardInterrupt` after the block, whatever Ray Train makes of it.
+    """Ctrl-C raises `KeyboardInterrupt` after the block, although Ray Train handles it in its own way.
 
     Ray Train handles SIGINT itself: it stops the workers, then leaves by `SystemExit` with code 0 or by an error of its
     own, and its handler stays in place.
@@ -250,7 +250,7 @@ def _finish(output: str, result: ray.train.Result) -> int:
 
 
 def _provenance(config: TrainConfig, settings: TrainingSettings, train: AnnotatedImages) -> dict[str, Any]:
-    """What the checkpoint says of its making: plain values for its JSON header."""
+    """What the checkpoint says about how it was made: plain values for its JSON header."""
     recipe = {part.name: getattr(settings, part.name) for part in fields(TrainingRecipe)}
     return {
         "data": os.path.basename(config.annotations),

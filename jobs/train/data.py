@@ -24,7 +24,7 @@ from yolact.coco.file_names import FileNames
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Reads an image by its file name; travels to other processes, where it opens connections of its own."""
+    """Reads an image by its file name. It may be sent to other processes, which open connections of their own."""
 
     folder: str
 
@@ -34,13 +34,13 @@ class FolderImages:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Annotated images and what reads them; travels to workers by pickle."""
+    """Annotated images and a function that reads them; sent to workers by pickle."""
 
     data: AnnotatedImages
     read_bytes: Callable[[str], bytes]
     """bytes of an image by its file name"""
     skip_broken: bool = False
-    """leave out images that turn out broken later"""
+    """leave out images that turn out to be broken later"""
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,14 @@ def inspect_image_set(annotations: str, images: str | None, name: str, *, score_
 def open_image_set(
     annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5, skip_broken: bool = False
 ) -> ImageSet:
-    """A data set to train on: what is broken in it is told by id, and left out if asked to.
+    """A data set to train on. What is broken in it is reported by id, and left out with `skip_broken`.
 
     Args:
         annotations: see `inspect_image_set`.
-        images: see there.
-        name: see there.
-        score_threshold: see there.
-        skip_broken: go on without what is broken.
+        images: see `inspect_image_set`.
+        name: see `inspect_image_set`.
+        score_threshold: see `inspect_image_set`.
+        skip_broken: leave out what is broken instead of raising.
 
     Raises:
         UsageError: if something is broken and `skip_broken` is off, or if nothing to learn is left.
@@ -119,7 +119,7 @@ def is_coco_file(annotations: str) -> bool:
 
 
 def list_files(folder: str) -> dict[str, storage.ObjectInfo]:
-    """Path below a folder → what its store says of the file, from listings, not from one request per file.
+    """Path below a folder → size and etag of the file. Uses listings, not one request per file.
 
     Raises:
         UsageError: if the folder cannot be listed, or holds nothing.

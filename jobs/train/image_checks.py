@@ -1,4 +1,4 @@
-"""The image files of a data set against its annotations, from their first and last bytes, before training starts."""
+"""Compares image files with their annotations before training starts, by the first and last bytes of each file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class FileEnds:
-    """The first and last bytes of a file, which may be all of them."""
+    """The first and last bytes of a file; a small file may be all in `head`."""
 
     uri: str
     size: int
@@ -38,10 +38,10 @@ def check_images(
     files: Mapping[str, storage.ObjectInfo],
     name: str,
 ) -> list[AnnotationProblem]:
-    """Compare image files with what the annotations say of them.
+    """Compare image files with what the annotations say about them.
 
-    Files that end before their pixels do, that are no image, or that have another size are found here. A file is
-    decoded only where its ends do not tell.
+    This finds files that are cut off, files that are no image, and images of another size. A file is decoded only if
+    its first and last bytes are not enough.
 
     Args:
         data: with file names as paths below the folder.
@@ -102,7 +102,7 @@ def _file_ends(file: storage.ObjectInfo) -> FileEnds | storage.StorageError:
 
 
 def _fault(image: AnnotatedImage, ends: FileEnds) -> str | ImageHeader | None:
-    """What is wrong with a file, in words; else its header, or None where only decoding told its size."""
+    """What is wrong with a file, in words; else its header, or None if only decoding gave its size."""
     header = read_header(ends.head)
     if header is None or not ends_well(header, ends.tail, ends.size):
         try:

@@ -1,4 +1,4 @@
-"""What a run records: lines for the terminal, TensorBoard scalars, and `metrics.jsonl`, all at any URI."""
+"""What a training run records at its output URI: lines for the terminal, TensorBoard scalars, and `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -95,11 +95,11 @@ class TrainingLog:
             self.print_line(f"validating: {done} of {total} images")
 
     def restart_clock(self, step: int) -> None:
-        """Leave out of the speed what happened since the last line: a validation, a checkpoint."""
+        """Restart the clock of the speed, so that a validation or a checkpoint does not count."""
         self._last_time, self._last_step = time.perf_counter(), step
 
     def flush(self) -> None:
-        """Make everything recorded so far durable."""
+        """Write everything recorded so far to the output."""
         self._writer.flush()
         storage.put_atomic(f"{self.output}/{METRICS_FILE}", "".join(f"{line}\n" for line in self._lines).encode())
         if not self._is_local:

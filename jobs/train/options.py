@@ -180,12 +180,12 @@ RECIPES: dict[str, TrainingRecipe] = {
 
 @dataclass(frozen=True)
 class TrainingSettings(TrainingRecipe):
-    """Every choice of a run: a recipe's values, or those of the flags, and what belongs to no recipe."""
+    """All settings of a run: the values of the recipe or of the flags, and settings that no recipe has."""
 
     recipe: str
     """name of the recipe"""
     recipe_reason: str
-    """why it was taken, for people"""
+    """why this recipe was chosen, in words"""
     peak_learning_rate: float
     """scaled to the batch size"""
     init_weights: str

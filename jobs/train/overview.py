@@ -1,4 +1,4 @@
-"""What `yolact train --check` says of a data set: objects, crowds and images by class, and boxes against masks."""
+"""What `yolact train --check` prints about a data set: objects, crowds and images by class, and boxes against masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 5
 
 
 def overview_lines(data: AnnotatedImages, name: str) -> Iterator[str]:
-    """A data set that passed its checks, in lines for people.
+    """The overview of a data set that passed its checks, in lines for the terminal.
 
     Args:
         data: annotations and images without problems.

@@ -39,33 +39,33 @@ class SavedState(TypedDict):
 
 @dataclass
 class TrainingState:
-    """The parts of one worker's run that change; every worker holds the same."""
+    """The values of a run that change with its steps; every worker holds the same values."""
 
     config: YolactConfig
-    """of the model that the run makes, at whose input size it is validated and used"""
+    """of the finished model; its input size is that of validation and use"""
     model: Yolact
-    """as it trains, perhaps on smaller windows"""
+    """in training, possibly on smaller windows"""
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     average: WeightAverage | None
     freezes_batch_norm: bool
-    """decided once for a run: which parameters the optimiser holds depends on it"""
+    """decided once for a run, because the parameters of the optimiser depend on it"""
     step: int = 0
     """steps done, skipped ones included"""
     skipped: int = 0
-    """steps that left the weights alone, because something was not finite"""
+    """steps that changed no weights, because something was not finite"""
     skipped_in_a_row: int = 0
-    """of them, those since the last update; not saved, so that a run that goes on has all its chances again"""
+    """skipped steps since the last update; not saved, so that a run that continues starts from 0"""
     best_mask_ap: float = -1.0
 
     def validated_model(self) -> Yolact:
-        """A model at its own input size with the weights that are validated: the average, where there is one."""
+        """The model that is validated, at its own input size. Its weights are the average, if the run keeps one."""
         model = build_yolact(self.config)
         model.load_state_dict((self.model if self.average is None else self.average.model).state_dict())
         return model.eval()
 
     def save(self, folder: Path, settings: TrainingSettings, provenance: Mapping[str, Any]) -> None:
-        """Write a checkpoint: the whole state, and beside it the model alone, as anyone can use it."""
+        """Write a checkpoint: the whole state, and in a file of its own the model, ready for use."""
         state: SavedState = {
             "settings": asdict(settings),
             "step": self.step,
@@ -85,7 +85,7 @@ class TrainingState:
         (folder / SCORES_FILE).write_text(json.dumps({"step": self.step, "best_mask_ap": self.best_mask_ap}))
 
     def restore(self, saved: SavedState) -> None:
-        """Go on from a saved state, whatever the number of workers was."""
+        """Take over a saved state. The number of workers may have been another one."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])

@@ -30,14 +30,14 @@ class StepResult:
     """each loss of the whole batch"""
     learning_rate: float
     skipped: str | None
-    """why the weights were left as they are; None after an update"""
+    """why the weights were not changed; None after an update"""
 
 
 class TrainingStep:
     """Takes steps with one worker's shares of the batches. Call it on all workers at the same time.
 
-    A step whose losses or gradient are not finite leaves the weights alone and is counted in the state; the release
-    does the same. All workers decide by the same numbers, so all of them skip the same steps.
+    If the losses or the gradient of a step are not finite, the step changes no weights and is counted in the state, as
+    in the release. All workers decide by the same numbers, so all of them skip the same steps.
 
     Args:
         state: the model, its optimiser and the counters; changed by every step.
@@ -124,7 +124,7 @@ class TrainingStep:
             state.average.update(state.model)
 
     def _over_workers(self, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        """The losses of the whole batch: each worker's are divided by means over workers, so their mean is it."""
+        """The losses of the whole batch. Each worker divides by means over all workers, so their mean is the loss."""
         values = torch.stack([loss.detach() for loss in losses.values()])
         if self.num_workers > 1:
             values = mean_over_workers(values)

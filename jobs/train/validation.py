@@ -1,4 +1,4 @@
-"""AP of a model on a data set while it trains, by the same predictor and the same evaluation as everything else."""
+"""AP of a model on a data set during training, with the predictor and the evaluation that all commands use."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def validate(
     num_workers: int = 1,
     report: Callable[[int], None] | None = None,
 ) -> dict[str, CocoScores] | None:
-    """Predict a data set, each worker its share, and score it.
+    """Predict a data set and score it. Each worker predicts its share.
 
     Args:
         model: what to validate.

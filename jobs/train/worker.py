@@ -41,13 +41,13 @@ from yolact.weights.initial import initialise
 
 log = logging.getLogger(__name__)
 
-#: steps at the start of a run that are all recorded, whatever `log_every` says
+#: the first steps of a run are all recorded, also with a larger `log_every`
 FIRST_STEPS_RECORDED = 20
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a worker is told; travels to the worker by pickle."""
+    """Everything that a worker needs to know; sent to the worker by pickle."""
 
     settings: TrainingSettings
     model_config: YolactConfig
@@ -55,7 +55,7 @@ class RunPlan:
     validation: ImageSet | None
     output: str
     provenance: Mapping[str, Any]
-    """what the checkpoint says of its making; plain values for JSON"""
+    """what the checkpoint says about how it was made; plain values for JSON"""
     threads_per_worker: int
     metrics: JobMetrics
     lines: LineQueueHandle | None = None
@@ -69,13 +69,13 @@ class RunOutcome:
     step: int
     """steps done"""
     skipped: int
-    """of them, steps that changed no weights because something was not finite"""
+    """steps that changed no weights, because something was not finite"""
     best_mask_ap: float
     """-1 without validation"""
     stopped: str | None = None
     """why the run stopped before its end: step after step was not finite"""
     broken: str | None = None
-    """the image that the run cannot go on with: trying again cannot help"""
+    """the broken image that ended the run; another attempt cannot help"""
 
 
 def train_worker(config: dict[str, RunPlan]) -> RunOutcome:
