@@ -112,7 +112,7 @@ class LocalStore:
 def _walk(folder: str, name_start: str, recursive: bool, above: tuple[tuple[int, int], ...]) -> Iterator[ObjectInfo]:
     """Files below `folder`. Links are followed, but never back into a folder of `above`, which is being walked.
 
-    A folder below it that may not be read is left out with a warning. Raises OSError if `folder` itself may not be read.
+    A folder below it that may not be read is left out with a warning. Raises OSError if this holds for `folder` itself.
     """
     try:
         entries = list(os.scandir(folder))
@@ -148,7 +148,7 @@ def _digest(data: bytes) -> str:
 
 @contextlib.contextmanager
 def _temporary_beside(path: str) -> Iterator[tuple[IO[bytes], str]]:
-    """A new file in the folder of `path`; the folder is made if it is missing. The file is removed if it is left over."""
+    """A new file in the folder of `path`; the folder is made if it is missing. A file that is left over is removed."""
     folder = os.path.dirname(path)
     temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
     os.makedirs(folder, exist_ok=True)

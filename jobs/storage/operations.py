@@ -187,7 +187,7 @@ def _run(
     operation: Callable[[Store, str], Result],
     retry: Retry | None,
 ) -> Result:
-    """One operation with retries. After a refusal or an expired credential, a new client reads the credentials again."""
+    """One operation with retries. After a refusal or with expired credentials, a new client reads the credentials."""
     retry = retry or Retry()
 
     def attempt() -> Result:
