@@ -4,8 +4,8 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 # the package and the tools are installed again when one of these files changes
 INSTALLED := .venv/.installed
-# tests without any of these marks need nothing but Python; tests/conftest.py sets the first four
-QUICK := not ray and not store and not browser and not process and not slow and not faults
+# tests without any of these marks need nothing but Python and little time; tests/conftest.py sets the first four
+QUICK := not ray and not store and not browser and not process and not compute and not slow and not faults
 UNIT := not slow and not faults
 
 .PHONY: help setup demo picture tree faults-page quick test lint typecheck imports unit test-slow test-faults test-fuzz wheel format clean
@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt tests/readers.txt
 demo: $(INSTALLED) ## label a small sample lake and show the result
 	$(BIN)/python -m jobs demo --output demo
 
-quick: $(INSTALLED) ## the tests that need no Ray, store, browser or process
+quick: $(INSTALLED) ## the tests that need no Ray, store, browser or process, and no whole network
 	$(BIN)/pytest -m "$(QUICK)"
 
 test: lint typecheck imports unit ## every check: lint, types, imports, all tests that are not slow

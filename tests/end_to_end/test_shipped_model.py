@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors import safe_open
 from support.shared_data import shared_path
@@ -16,6 +17,8 @@ from jobs.train.validation import detect_images
 from yolact.coco.annotations import coco_json
 from yolact.coco.evaluation import evaluate_instances
 from yolact.weights.files import read_own_header, resolve_weights
+
+pytestmark = pytest.mark.compute
 
 
 def shipped() -> Path:

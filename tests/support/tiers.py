@@ -18,7 +18,7 @@ from typing import Any
 #: fixture → mark of the tests that take it, directly or through another fixture
 FIXTURES = {"local_ray": "ray", "s3": "store", "proxy": "store", "browser": "browser"}
 #: modules whose use starts processes
-STARTERS = {"subprocess", "multiprocessing", "label_watcher", "local_ray"}
+STARTERS = {"subprocess", "multiprocessing", "commands", "label_watcher", "local_ray"}
 TIERS = ("ray", "store", "browser", "process")
 
 

@@ -52,6 +52,7 @@ def test_steady_work_begins_after_the_first_unit_of_every_actor():
     assert totals.images == 19
 
 
+@pytest.mark.compute
 def test_a_busy_process_is_seen():
     with UtilisationSampler() as sampler:
         began = time.time()

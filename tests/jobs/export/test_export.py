@@ -184,6 +184,7 @@ def test_a_class_map_beyond_255_has_16_bits(tmp_path, monkeypatch):
         assert np.array_equal(np.asarray(image), np.eye(4) * 301)
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("segmentation", ["rle", "polygons"])
 def test_label_studio_reads_its_tasks(output, tmp_path, segmentation):
     brush = pytest.importorskip("label_studio_sdk.converter.brush", reason="label-studio-sdk is not installed")

@@ -110,6 +110,7 @@ def test_supervision_reads_the_yolo_and_coco_folders(output, tmp_path):
     assert areas == sorted(i.area for image in labelled(output) for i in image.instances)
 
 
+@pytest.mark.compute
 def test_coco_results_have_the_areas_of_their_masks(output, tmp_path):
     """With a bbox beside the mask, loadRes takes the area of the box, and AP by size means something else."""
     export(output, tmp_path / "truth.json", format="coco")

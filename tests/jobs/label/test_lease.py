@@ -54,6 +54,7 @@ def test_it_is_given_back(uri):
         pass
 
 
+@pytest.mark.compute
 def test_one_that_stands_still_is_taken_over(uri):
     storage.put_atomic(uri, foreign_holder().to_bytes())
     with Lease(uri) as held:
@@ -90,6 +91,7 @@ def test_the_holder_notices_that_it_was_taken_over(uri):
     assert json.loads(storage.read_bytes(uri))["owner"] == "x"
 
 
+@pytest.mark.compute
 def test_of_many_contenders_for_a_dead_lease_one_wins(uri):
     storage.put_atomic(uri, foreign_holder().to_bytes())
     outcomes: list[str] = []

@@ -33,6 +33,7 @@ def test_unit_starts_by_count_and_by_bytes():
     assert manifest.unit_starts(np.array([], np.int64), 2, 100).tolist() == []
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(
     groups=st.lists(st.lists(st.integers(-1, 300), max_size=30), max_size=8),

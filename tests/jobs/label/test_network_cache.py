@@ -9,6 +9,8 @@ import yolact
 from jobs.label.networks import cached_network, converted
 from yolact.inference.openvino_engine import OpenVinoNetwork
 
+pytestmark = pytest.mark.compute
+
 
 def test_a_network_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("YOLACT_CACHE", str(tmp_path))

@@ -19,6 +19,8 @@ from jobs.report.prototypes import _coloured, prototype_view
 from yolact import Predictor
 from yolact.weights.checkpoint import load_model
 
+pytestmark = pytest.mark.compute
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

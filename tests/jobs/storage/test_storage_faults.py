@@ -174,6 +174,7 @@ def test_server_restart_in_the_middle(s3, uri):
     assert retry.counts["connection"] >= 3
 
 
+@pytest.mark.compute
 def test_a_store_that_is_down_is_told_within_a_minute(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "itestkey")

@@ -29,6 +29,7 @@ def covered_pixels(geometry: shapely.Geometry, height: int, width: int) -> np.nd
     return shapely.contains_xy(geometry, x, y)
 
 
+@pytest.mark.compute
 @given(masks)
 @settings(max_examples=150, deadline=None)
 def test_polygons_with_holes_and_parts_are_the_mask(mask):
@@ -41,6 +42,7 @@ def test_polygons_with_holes_and_parts_are_the_mask(mask):
     assert not any(hole.is_ccw for part in parts for hole in part.interiors)
 
 
+@pytest.mark.compute
 @given(masks)
 @settings(max_examples=150, deadline=None)
 def test_rings_cut_open_give_the_mask_in_pycocotools(mask):
@@ -102,6 +104,7 @@ def real_masks():
         yield coco_mask.merge(rle) if isinstance(rle, list) else rle
 
 
+@pytest.mark.compute
 def test_real_masks_are_exact():
     for rle in real_masks():
         height, width = rle["size"]

@@ -82,6 +82,7 @@ def test_masks_are_ranked_by_their_own_score_where_they_have_one():
     assert scores["box"].ap50 == pytest.approx(0.5)
 
 
+@pytest.mark.compute
 def test_more_objects_than_detections_count_only_with_a_higher_limit():
     boxes = [(1, 10, 9 * (i % 11), 9 * (i // 11), 6, 6) for i in range(120)]
     detections = [found(1, 10, 0.9 - i / 1000, *box) for i, (_, _, *box) in enumerate(boxes)]
@@ -104,6 +105,7 @@ def test_numbers_are_those_of_pycocotools():
     check_against_pycocotools(expected, expected, detections)
 
 
+@pytest.mark.compute
 def test_area_crowds_and_polygons_of_a_file_count_as_in_pycocotools():
     rng = np.random.default_rng(1)
     entries, detections = [], []

@@ -37,6 +37,7 @@ def test_coding_by_hand():
     assert torch.allclose(deltas, torch.tensor([[5.0, 0.0, 0.0, 3.4657359]]), atol=1e-5)
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(st.lists(st.tuples(box, box), min_size=1, max_size=8))
 def test_coding_round_trip(pairs):
@@ -45,6 +46,7 @@ def test_coding_round_trip(pairs):
     assert torch.allclose(decode_boxes(encode_boxes(corners, anchors), anchors), corners, atol=1e-4)
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(boxes_cxcywh, boxes_cxcywh)
 def test_iou_is_torchvisions(boxes, others):

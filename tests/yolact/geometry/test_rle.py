@@ -40,6 +40,7 @@ def random_regions(rng: np.random.Generator, count: int, height: int, width: int
     return crop_regions(corners, height, width)
 
 
+@pytest.mark.compute
 @settings(deadline=None, max_examples=300)
 @given(seeds, st.integers(1, 24), st.integers(1, 24), st.integers(1, 70), st.integers(1, 70))
 @example(0, 8, 8, 12, 12)
@@ -56,6 +57,7 @@ def test_masks_inside_the_box_are_those_of_the_full_image(seed, h, w, height, wi
     assert areas.tolist() == full.sum(axis=(1, 2)).tolist()
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize(("height", "width"), [(480, 640), (1201, 37), (97, 3000), (60, 50)])
 def test_prototypes_of_real_size(height, width):
     rng = np.random.default_rng(height)
@@ -69,6 +71,7 @@ def test_prototypes_of_real_size(height, width):
     assert [rle["counts"] for rle in rles] == [coco_mask.encode(np.asfortranarray(m))["counts"] for m in full]
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(seeds, st.integers(1, 40), st.integers(1, 40), st.sampled_from([0.0, 0.02, 0.5, 0.97, 1.0]))
 def test_round_trip_and_pycocotools(seed, height, width, density):

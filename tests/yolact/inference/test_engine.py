@@ -15,6 +15,8 @@ from yolact import Predictor, build_yolact
 from yolact.inference.engine import fold_batch_norms, make_engine
 from yolact.inference.engine_choice import EngineChoice, capabilities_here
 
+pytestmark = pytest.mark.compute
+
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="the extra [openvino] is not installed"

@@ -13,6 +13,8 @@ from support.parity_cases import CASES, ParityCase
 from yolact import Predictor, build_yolact, load_weights
 from yolact.images.prepare import network_input, prepare_image
 
+pytestmark = pytest.mark.compute
+
 RAW_TOLERANCE = 1e-4
 VARIANTS = {"per_class": "fast", "cross_class": "fast-cross-class"}
 

@@ -14,6 +14,8 @@ import torch
 from yolact.inference import precision
 from yolact.inference.precision import full_float32
 
+pytestmark = pytest.mark.compute
+
 ROOT = Path(__file__).resolve().parents[3]
 
 #: what programs do, with the old switches, the new ones and both

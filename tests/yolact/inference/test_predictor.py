@@ -20,6 +20,8 @@ from yolact.geometry.boxes import box_iou, decode_boxes
 from yolact.geometry.outlines import THRESHOLD
 from yolact.images.prepare import network_input, prepare_image
 
+pytestmark = pytest.mark.compute
+
 TINY = tiny_config(class_names=("nut", "bolt", "washer"))
 
 

@@ -12,6 +12,8 @@ from yolact.config import CONFIGS
 from yolact.network.backbones import DarkNetBackbone, DeformableConv2d, ResNetBackbone, build_backbone
 from yolact.weights.state import load_backbone_weights
 
+pytestmark = pytest.mark.compute
+
 
 def deformable_blocks(config):
     with torch.device("meta"):

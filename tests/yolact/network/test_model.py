@@ -13,6 +13,8 @@ from yolact.config import CONFIGS, ActivationName, AnchorConfig, BackboneName
 from yolact.network.anchors import make_anchors
 from yolact.network.heads import MaskScoringNet
 
+pytestmark = pytest.mark.compute
+
 SMALL = replace(CONFIGS["yolact_mobilenetv2"], name="small", input_size=64, class_names=("a", "b"))
 
 

@@ -15,6 +15,8 @@ from yolact.network.model import build_yolact
 from yolact.training.losses import YolactWithLoss
 from yolact.weights.official import convert_official, load_official_state
 
+pytestmark = pytest.mark.compute
+
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-4, 1e-3
 
 

@@ -24,6 +24,8 @@ from yolact.training.dataset import TrainingDataset, collate
 from yolact.training.losses import YolactWithLoss
 from yolact.training.optimisation import build_optimizer, learning_rate_at, set_learning_rate
 
+pytestmark = pytest.mark.compute
+
 STEPS = 200
 SIZE = 64
 

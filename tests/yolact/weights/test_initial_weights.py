@@ -15,6 +15,8 @@ from yolact.training.optimisation import freeze_batch_norm
 from yolact.weights.checkpoint import save_checkpoint
 from yolact.weights.initial import initialise
 
+pytestmark = pytest.mark.compute
+
 TINY = tiny_training_config(fpn_channels=8, head_channels=8, protonet_channels=8, num_prototypes=4)
 
 

@@ -13,6 +13,8 @@ from yolact import build_yolact, load_weights
 from yolact.config import CONFIGS
 from yolact.weights.official import convert_official, is_official, load_official_state
 
+pytestmark = pytest.mark.compute
+
 #: the release's names beside the backbone, for every config
 COMMON = {
     **{f"proto_net.{index}": f"protonet.before.{index}" for index in (0, 2, 4)},
