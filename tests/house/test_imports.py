@@ -106,6 +106,7 @@ def room(path: Path) -> str:
     return "/".join(parts[:2]) if parts[0] != "benchmarks" else parts[0]
 
 
+@pytest.mark.compute
 def test_there_is_no_circle():
     assert circles(graph(modules())) == []
 
@@ -122,6 +123,7 @@ def counted() -> Counter[str]:
     return +counts
 
 
+@pytest.mark.compute
 def test_no_room_has_more_imports_inside_functions_than_its_ceiling():
     over = {name: count for name, count in counted().items() if count > CEILINGS.get(name, 0)}
     assert over == {}, "move the imports to the top of the file"

@@ -208,6 +208,7 @@ def test_label_studio_reads_its_tasks(output, tmp_path, segmentation):
                 assert np.array_equal(back.astype(bool), found.mask())
 
 
+@pytest.mark.compute
 def test_label_studio_converts_its_tasks_to_coco(output, tmp_path):
     """The SDK's own converter takes labelling interface and tasks, and finds every instance."""
     converter = pytest.importorskip("label_studio_sdk.converter.converter", reason="label-studio-sdk is not installed")

@@ -77,6 +77,7 @@ def test_a_step_that_is_not_finite_on_one_worker_is_skipped_on_all(tmp_path, alo
         assert worker[-1]["weights"].isfinite().all()
 
 
+@pytest.mark.compute
 def test_a_gradient_that_is_not_finite_leaves_the_weights_alone():
     settings = gloo_steps.build_settings()
     state = gloo_steps.build_state(settings)

@@ -87,6 +87,7 @@ def test_round_trip_and_pycocotools(seed, height, width, density):
     assert areas[0] == mask.sum()
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2**31), min_size=1, max_size=9), min_size=1, max_size=5))
 def test_packing_is_independent_of_neighbours(masks):

@@ -38,6 +38,7 @@ def assert_same(raw, anchors, nms_config, threshold, height, width):
     return len(rles)
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("instances", [100, 10])
 def test_a_picture_of_many_and_one_of_few(instances):
     config = CONFIGS["yolact_resnet50"]
@@ -47,6 +48,7 @@ def test_a_picture_of_many_and_one_of_few(instances):
     assert assert_same(raw, anchors, config.nms, 0.15, 480, 640) == instances
 
 
+@pytest.mark.compute
 @settings(deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 2**31),

@@ -80,6 +80,7 @@ def test_images_without_objects_pass(recipe):
         assert result["masks"].shape == (0, 64, 64)
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("recipe", ["none", "ssd", "microscopy"])
 def test_objects_at_the_right_and_bottom_edge_stay(recipe):
     """`w · (S / w)` rounds above S for many sides w: such an object must not be dropped."""
@@ -101,6 +102,7 @@ def colours_of(seeds, colour):
     return torch.stack(found)
 
 
+@pytest.mark.compute
 def test_ssd_never_swaps_channels():
     """Red over green over blue by more than a hue of 18° can turn: the order of the channels stays."""
     colours = colours_of(400, (200, 120, 40))
@@ -110,6 +112,7 @@ def test_ssd_never_swaps_channels():
     assert (~clamped).float().mean() > 0.5
 
 
+@pytest.mark.compute
 def test_each_colour_step_comes_with_probability_one_half():
     """On grey, hue and saturation do nothing: the four combinations of brightness and contrast stand apart."""
     grey = colours_of(2000, (100, 100, 100))
@@ -119,6 +122,7 @@ def test_each_colour_step_comes_with_probability_one_half():
     assert untouched == pytest.approx(0.25 + 0.25 / 64 + 0.25 / 100, abs=0.035)
 
 
+@pytest.mark.compute
 def test_the_strength_of_each_colour_step(monkeypatch):
     """One step at a time: brightness ±32, contrast ×0.5–1.5, saturation ×0.5–1.5, hue ±18°."""
 
@@ -172,6 +176,7 @@ def square_sample(side=100):
     return values
 
 
+@pytest.mark.compute
 def test_half_of_the_images_are_zoomed_out_up_to_four_times(monkeypatch):
     canvases = []
     everything = torch.ones(1, dtype=torch.bool)
@@ -198,6 +203,7 @@ def test_a_zoom_out_is_filled_with_the_mean():
     assert cut["masks"].shape == (1, 200, 210)
 
 
+@pytest.mark.compute
 def test_one_crop_in_six_keeps_everything_and_the_rest_keep_to_their_bounds():
     whole, shapes = 0, []
     # objects everywhere, so that every try is good
@@ -239,6 +245,7 @@ def test_a_crop_keeps_at_least_one_object_that_is_no_crowd():
     assert augmentation._crop_of(Window(0, 0, 100, 100), values)[0] == (0, 0, 100, 100)
 
 
+@pytest.mark.compute
 def test_half_of_the_images_are_mirrored(monkeypatch):
     monkeypatch.setattr(augmentation, "_zoomed_out", lambda height, width: Window(0, 0, height, width))
     ramp = torch.arange(0, 16, dtype=torch.uint8).expand(3, 16, 16).contiguous() * 8 + 60  # brighter to the right

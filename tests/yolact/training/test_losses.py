@@ -100,6 +100,7 @@ def test_shares_of_a_batch_average_to_its_losses(trainable, cut):
         assert (parts[0][name] + parts[1][name]).item() / 2 == pytest.approx(loss.item(), rel=1e-4)
 
 
+@pytest.mark.compute
 def test_limit_of_masks_rescales_and_follows_the_seed(trainable):
     model = build_yolact(replace(TINY, max_masks_per_image=2)).eval()
     model.load_state_dict(trainable.model.state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -79,6 +80,7 @@ def test_claims_are_those_of_the_release_ties_included(targets, anchors, levels,
     assert claim_best_anchors(overlaps).tolist() == claimed_by_scanning(overlaps)
 
 
+@pytest.mark.compute
 def test_claims_with_hundreds_of_crowded_targets():
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(300, 2, generator=generator)
