@@ -243,6 +243,10 @@ def _start_private(environment: _Environment) -> None:
 
     Ray replaces a loopback address by the machine's own, unless it is told not to make clusters. Ray reads that switch
     when it is imported (the constant) and when its processes start (the environment).
+
+    Parts of Ray look for "the" cluster of the machine and may find another one. The actor of Ray Train that frees the
+    workers of a dead training is such a part. So all processes get the address in their environment, and the port is
+    chosen here, because their environment is fixed before Ray would choose one.
     """
     import ray
     from ray._private import ray_constants
@@ -256,6 +260,8 @@ def _start_private(environment: _Environment) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         for attempt in range(1, _STARTS + 1):
+            port = _free_port()
+            environment.set({ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE: port, "RAY_ADDRESS": f"127.0.0.1:{port}"})
             try:
                 with without_usage_process():
                     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **_QUIET)
@@ -266,6 +272,13 @@ def _start_private(environment: _Environment) -> None:
                 ray.shutdown()
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = makes_clusters
+
+
+def _free_port() -> str:
+    """A port of loopback that nothing listens on now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 @contextmanager

@@ -105,7 +105,8 @@ def test_a_private_ray_leaves_home_and_environment_as_they_were(tmp_path, monkey
         "sys.exit(exit_code_of(session))",
         "before = dict(os.environ); exit_code_of(session)\n"
         "changed = {n for n in {*before, *os.environ} if before.get(n) != os.environ.get(n)}\n"
-        "print('CHANGED', sorted(n for n in changed if 'AUTH' in n or 'CLUSTER' in n))",
+        "parts = ('AUTH', 'CLUSTER', 'ADDRESS', 'GCS')\n"
+        "print('CHANGED', sorted(n for n in changed if any(part in n for part in parts)))",
     )
     (tmp_path / "end").touch()
     kept = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
@@ -117,6 +118,25 @@ def test_a_private_ray_leaves_home_and_environment_as_they_were(tmp_path, monkey
     )
     assert "CHANGED []" in done.stdout, done.stderr
     assert not (home / ".ray").exists()
+
+
+def test_what_looks_for_the_cluster_of_the_machine_finds_the_private_ray(tmp_path):
+    """Ray Train asks that cluster whether the training lives. It frees the workers of one that is unknown there."""
+    other = command(tmp_path / "end")
+    started(other)
+    code = """
+from jobs.runtime.ray_session import ray_session
+with ray_session("local"):
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+    found = ray.get(ray.remote(lambda: canonicalize_bootstrap_address_or_die(None)).remote())
+    print("FOUND", found, ray.get_runtime_context().gcs_address)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    ended(other, tmp_path / "end")
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND ")]
+    _, found, own = line.split()
+    assert found == own
 
 
 def test_auto_is_what_the_environment_says(monkeypatch):
