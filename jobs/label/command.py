@@ -18,7 +18,7 @@ from jobs.label.lease import Lease
 from jobs.label.manifest.listing import finished_run
 from jobs.label.options import LabelConfig, check_options
 from jobs.lake import ParquetColumns
-from jobs.runtime.errors import EXIT_RUN_AGAIN, exit_code_for_failures
+from jobs.runtime.errors import EXIT_RUN_AGAIN, JobError, exit_code_for_failures
 from jobs.runtime.logs import configure_logging
 from jobs.runtime.model_source import resolve_model
 from jobs.runtime.ray_session import stopped_by_sigterm
@@ -74,7 +74,12 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
             from jobs.label.labelling import LabelRun, RunInputs
 
             inputs = RunInputs(config, output, sources, model, identity, make_predictor)
-            return LabelRun(inputs, begun, lease).run(loading)
+            try:
+                return LabelRun(inputs, begun, lease).run(loading)
+            except JobError:
+                # a driver that took over may have removed what this one wanted to read: then this says so
+                lease.check()
+                raise
     except storage.TransientStorageError as error:
         print(f"yolact: {error}; run the same command again", file=sys.stderr)
         return EXIT_RUN_AGAIN
