@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from support.lakes import draw_pictures, tar_bytes
 from support.tables import CLASS_NAMES, export, failed_row, instance, row, write_labels
+from support.ultralytics_reader import load_yolo
 
 from jobs.export import run
 from jobs.export.options import ExportConfig
@@ -91,19 +92,10 @@ def pixels(data: bytes) -> np.ndarray:
 
 
 def test_yolo_is_loaded_by_ultralytics(output, tmp_path, images, monkeypatch):
-    for name, value in {
-        "YOLO_CONFIG_DIR": str(tmp_path / "cfg"),
-        "YOLO_OFFLINE": "true",
-        "YOLO_AUTOINSTALL": "false",
-    }.items():
-        monkeypatch.setenv(name, value)
-    utils = pytest.importorskip("ultralytics.data.utils", reason="ultralytics is not installed (tests/readers.txt)")
-    dataset = pytest.importorskip("ultralytics.data.dataset")
-    monkeypatch.setattr(utils, "check_font", lambda name: None)  # it would fetch a font for its plots
     target = export(output, tmp_path / "yolo", format="yolo")
-    data = utils.check_det_dataset(str(target / "data.yaml"), autodownload=False)
+    data, loaded = load_yolo(target, tmp_path / "cfg", monkeypatch)
+    polygon2mask = pytest.importorskip("ultralytics.data.utils").polygon2mask
     assert data["names"] == dict(enumerate(CLASS_NAMES))
-    loaded = dataset.YOLODataset(img_path=data["train"], data=data, task="segment", augment=False, imgsz=160)
     wanted = by_name(output)
     assert len(loaded.labels) == len(wanted) == 6
     for label in loaded.labels:
@@ -112,7 +104,7 @@ def test_yolo_is_loaded_by_ultralytics(output, tmp_path, images, monkeypatch):
         assert label["cls"].ravel().tolist() == [i.label for i in image.instances]
         for segment, found in zip(label["segments"], image.instances, strict=True):
             ring = np.round(segment * np.array([image.width, image.height]), 2)
-            painted = utils.polygon2mask((image.height, image.width), [ring.ravel()])
+            painted = polygon2mask((image.height, image.width), [ring.ravel()])
             # its painter also fills the pixels on the far side of an edge; nowhere is it off by more than that
             grown = np.pad(found.mask(), 1)
             near = np.any([np.roll(grown, shift, (0, 1)) for shift in np.ndindex(2, 2)], axis=0)[1:-1, 1:-1]

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from support.lakes import draw_pictures, tar_bytes
 from support.tables import CLASS_NAMES, export, instance, row, write_labels
+from support.ultralytics_reader import load_yolo
 
 from jobs.export.formats.label_studio import LOCAL_FILES
 from jobs.lake import expand_inputs
@@ -85,14 +86,8 @@ def labelled(output: str) -> list[LabelRow]:
 
 
 def test_ultralytics_finds_the_labels_of_every_image(output, tmp_path, monkeypatch):
-    for name, value in (("YOLO_CONFIG_DIR", str(tmp_path / "cfg")), ("YOLO_OFFLINE", "true")):
-        monkeypatch.setenv(name, value)
-    utils = pytest.importorskip("ultralytics.data.utils", reason="ultralytics is not installed (tests/readers.txt)")
-    dataset = pytest.importorskip("ultralytics.data.dataset")
-    monkeypatch.setattr(utils, "check_font", lambda name: None)  # it would fetch a font for its plots
     target = export(output, tmp_path / "yolo", format="yolo")
-    data = utils.check_det_dataset(str(target / "data.yaml"), autodownload=False)
-    loaded = dataset.YOLODataset(img_path=data["train"], data=data, task="segment", augment=False, imgsz=160)
+    _, loaded = load_yolo(target, tmp_path / "cfg", monkeypatch)
     wanted = labelled(output)
     assert sorted(len(label["cls"]) for label in loaded.labels) == sorted(len(image.instances) for image in wanted)
     assert len(loaded.labels) == len(NAMES) + 2
