@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 QUICK := not ray and not store and not browser and not process and not compute and not slow and not faults
 UNIT := not slow and not faults
 
-.PHONY: help setup demo picture tree faults-page quick test lint typecheck imports unit test-slow test-faults test-fuzz wheel format clean
+.PHONY: help setup demo picture tree gpu-check faults-page quick test lint typecheck imports unit test-slow test-faults test-fuzz wheel format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -60,6 +60,9 @@ test-faults: $(INSTALLED) ## kills at every moment, stores that misbehave, hosti
 
 faults-page: ## take the page of the last `make test-faults` over into docs/faults.md
 	cp build/faults.md docs/faults.md
+
+gpu-check: $(INSTALLED) ## ten minutes of this machine's GPU: parity, speeds, kernels and waits; writes build/gpu.json and .md
+	$(BIN)/python -m benchmarks.gpu
 
 tree: $(INSTALLED) ## draw the tree in docs/architecture.md from the first line of every file
 	$(BIN)/python tests/support/tree.py

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from support.s3_server import S3Server
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--device: where the tests of parity with the release compute."""
+    parser.addoption("--device", default="cpu", help="device of the parity tests: cpu or cuda")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the watch that `no_processes` needs."""
     watch_processes()

@@ -12,6 +12,8 @@ from support.parity_cases import CASES, ParityCase
 
 from yolact import Predictor, build_yolact, load_weights
 from yolact.images.prepare import network_input, prepare_image
+from yolact.inference.precision import full_float32
+from yolact.network.model import RawPredictions
 
 pytestmark = pytest.mark.compute
 
@@ -29,13 +31,16 @@ def case(request, tmp_path_factory):
     model = build_yolact(expected["config"]).eval()
     load_weights(model, path)
     path.unlink()
-    inputs = network_input(prepare_image(parity.photo, model.config.input_size), model.config)
-    with torch.inference_mode():
-        raw = model(inputs[None])
+    device = torch.device(request.config.getoption("device"))
+    model.to(device)
+    inputs = network_input(prepare_image(parity.photo, model.config.input_size), model.config, device)
+    with torch.inference_mode(), full_float32():
+        raw = RawPredictions(*(None if part is None else part.cpu() for part in model(inputs[None])))
     found = {
-        variant: Predictor(model, device="cpu", nms=nms, score_threshold=0)([parity.photo])[0]
+        variant: Predictor(model, device=device, nms=nms, score_threshold=0)([parity.photo])[0]
         for variant, nms in VARIANTS.items()
     }
+    model, inputs = model.cpu(), inputs.cpu()
     return SimpleNamespace(
         parity=parity, expected=expected, arrays=parity.arrays, model=model, inputs=inputs, raw=raw, found=found
     )
