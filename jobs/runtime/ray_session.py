@@ -147,9 +147,7 @@ def cluster_address(address: str) -> str | None:
         return None
     if address != "auto":
         return address
-    from ray._private.utils import read_ray_address
-
-    written = read_ray_address()
+    written = _address_of_ray_start()
     if not written:
         return None
     if not _answers(written):
@@ -157,6 +155,14 @@ def cluster_address(address: str) -> str | None:
             "no Ray answers at %s, which ray start left as this machine's address: starting a private one", written
         )
         return None
+    return written
+
+
+def _address_of_ray_start() -> str | None:
+    """The address of the cluster that `ray start` began on this machine, as its file says."""
+    from ray._private.utils import read_ray_address
+
+    written: str | None = read_ray_address()
     return written
 
 
@@ -226,16 +232,32 @@ def _connect(address: str, environment: _Environment) -> None:
     """Connect to a cluster. Raises within seconds where nothing answers, and within a minute where it is not Ray."""
     import ray
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-    from ray._private.utils import read_ray_address
 
     if not _answers(address):
         raise ConnectionError(f"nothing answers within {_ANSWER_SECONDS:g} s")
     environment.set({name: os.environ.get(name, value) for name, value in _CONNECT_LIMITS.items()})
-    if address == read_ray_address():
-        # `ray start` asks for this user's token, where there is one
+    if address == _address_of_ray_start() and _asks_for_token(address):
+        # `ray start` takes this user's token, where there is one
         environment.remember("RAY_AUTH_MODE")
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     ray.init(address=address, **_QUIET)
+
+
+def _asks_for_token(address: str) -> bool:
+    """Whether the cluster at `host:port` refuses a process without a token.
+
+    A driver with a token refuses all that an open cluster asks of it. The cluster then takes the driver for dead and
+    ends its actors.
+    """
+    import ray
+
+    try:
+        ray._raylet.GcsClient(address=address).internal_kv_exists(b"", namespace=None, timeout=_ANSWER_SECONDS)
+    except ray.exceptions.AuthenticationError:
+        return True
+    except Exception:  # ray.init says what is wrong there
+        return False
+    return False
 
 
 def _start_private(environment: _Environment) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -171,6 +173,60 @@ def test_auto_is_a_private_ray_where_the_one_of_the_file_is_gone(ray_folder, cap
     (ray_folder / "ray_current_cluster").write_text(address)
     assert cluster_address("auto") is None
     assert f"no Ray answers at {address}" in caplog.text
+
+
+IN_CLUSTER = """
+import sys
+from jobs.runtime.errors import exit_code_of
+from jobs.runtime.ray_session import ray_session
+def session():
+    with ray_session(sys.argv[1]):
+        import ray
+        @ray.remote(num_cpus=1)
+        class Actor:
+            def answer(self):
+                return "ANSWER"
+        print(ray.get(Actor.remote().answer.remote(), timeout=120))
+    return 0
+sys.exit(exit_code_of(session))
+"""
+
+
+def cluster_answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("token_of_cluster", [None, "1" * 64])
+def test_a_token_of_the_user_goes_only_to_a_cluster_that_asks_for_one(tmp_path, token_of_cluster):
+    """The cluster is that of `ray start`, with and without a token; the user has one in HOME in both cases."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ray_command = Path(sys.executable).with_name("ray")
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        environment = {**kept, "RAY_TMPDIR": folder, "HOME": str(tmp_path)}
+        (tmp_path / ".ray").mkdir()
+        token = {"RAY_AUTH_MODE": "disabled"}
+        if token_of_cluster is not None:
+            (tmp_path / ".ray" / "auth_token").write_text(token_of_cluster)
+            token = {"RAY_AUTH_MODE": "token"}
+        start = [ray_command, "start", "--head", "--block", "--num-cpus=1", "--port=0"]
+        start += ["--include-dashboard=false", "--disable-usage-stats"]
+        cluster = subprocess.Popen(start, env={**environment, **token}, stdout=subprocess.DEVNULL)
+        try:
+            written = Path(folder) / "ray" / "ray_current_cluster"
+            while not written.exists() or not cluster_answers(written.read_text()):
+                assert cluster.poll() is None, "ray start ended"
+                time.sleep(0.2)
+            (tmp_path / ".ray" / "auth_token").write_text("1" * 64)
+            for asked in (written.read_text(), "auto"):
+                command = [sys.executable, "-W", "ignore", "-c", IN_CLUSTER, asked]
+                done = subprocess.run(command, env=environment, capture_output=True, text=True)
+                assert (done.returncode, done.stdout.strip()) == (0, "ANSWER"), done.stderr
+        finally:
+            cluster.send_signal(signal.SIGTERM)
+            cluster.wait()
 
 
 CONNECT = """
