@@ -233,7 +233,7 @@ def test_a_driver_that_is_struck_is_resumed(stage, fault_report, victim, moment)
     with LabelReader(stage.s3, output, stage.parts) as reader:
         with stage.moments.armed(moment) as number:
             process = subprocess.Popen(stage.command(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            stage.moments.wait(number)
+            stage.moments.wait(number, command=process)
             struck = time.monotonic()
             process.send_signal(DRIVERS[victim])
             _, err = process.communicate(timeout=150)
@@ -272,7 +272,7 @@ def test_a_driver_that_stood_still_ends_by_itself_and_touches_nothing(stage, fau
     with LabelReader(stage.s3, output, stage.parts) as reader:
         with stage.moments.armed(moment) as number:
             process = subprocess.Popen(stage.command(output), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            stage.moments.wait(number)
+            stage.moments.wait(number, command=process)
             process.send_signal(signal.SIGSTOP)
         try:
             resumed = time.monotonic()

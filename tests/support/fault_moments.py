@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -45,11 +46,13 @@ class Moments:
         """Whoever stands still goes on, if the blow has left it alive."""
         (self.folder / "strike.json").unlink(missing_ok=True)
 
-    def wait(self, number: str, seconds: float = 400.0) -> int:
-        """The process that reached the moment and stands still in it."""
+    def wait(self, number: str, seconds: float = 400.0, command: subprocess.Popen[str] | None = None) -> int:
+        """The process that reached the moment and stands still in it; fails at once where `command` has ended."""
         deadline = time.monotonic() + seconds
         path = self.folder / f"{number}-reached"
         while not path.exists():
+            if command is not None and command.poll() is not None:
+                raise AssertionError(f"ended with {command.returncode} before the moment: {command.communicate()}")
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the moment was not reached within {seconds:.0f} s")
             time.sleep(0.02)
