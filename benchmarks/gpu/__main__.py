@@ -57,9 +57,13 @@ def steps_for(device: torch.device, config: GpuConfig) -> Iterator[tuple[str, St
     for batch in batches[:2]:
         for instances in (10, 100):
             yield f"labelling {batch} × {instances}", partial(labelling.whole_path, device, batch, instances)
+    yield "both ways", lambda: labelling.both_ways(device, batches[0])
     yield "counts", lambda: labelling.counts(device, batches[0], 10)
     yield "agreement", lambda: machine.agreement(device)
     yield "training", lambda: training.step_speed(device, 8)
+    if on_card:
+        yield "labelling compiled 16 × 10", lambda: labelling.whole_path(device, 16, 10, "compiled")
+        yield "labelling compiled 64 × 10", lambda: labelling.whole_path(device, 64, 10, "compiled")
     for model in models:
         yield (
             f"network {model} bfloat16 compiled",

@@ -16,7 +16,7 @@ def markdown(figures: dict[str, Any]) -> str:
     if peak:
         lines += [f"Peak of a large matrix product: {peak:.3g} TFLOP/s.", ""]
     lines += _networks(steps, peak) + _labelling(steps) + _counts(steps)
-    for kind in ("agreement", "training"):
+    for kind in ("both ways", "agreement", "training"):
         if kind in steps:
             lines += [f"{kind}: " + ", ".join(f"{key} {_short(value)}" for key, value in steps[kind].items()), ""]
     for step, reason in figures["failed"].items():
@@ -42,12 +42,13 @@ def _networks(steps: dict[str, Any], peak: float | None) -> list[str]:
 
 
 def _labelling(steps: dict[str, Any]) -> list[str]:
-    head = ["batch × instances an image", "input ms", "network ms", "post-processing ms", "images/s"]
+    head = ["batch × instances an image", "input ms", "network ms", "post-processing ms", "images/s", "by two threads"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, found in steps.items():
         if name.startswith("labelling "):
             times = " | ".join(f"{found[key]:.3f}" for key in ("input_ms", "network_ms", "postprocess_ms"))
-            lines.append(f"| {name.removeprefix('labelling ')} | {times} | {found['images_per_second']:,.0f} |")
+            speeds = " | ".join(f"{found[key]:,.0f}" for key in ("images_per_second", "by_two_threads"))
+            lines.append(f"| {name.removeprefix('labelling ')} | {times} | {speeds} |")
     return [*lines, ""] if len(lines) > 2 else []
 
 

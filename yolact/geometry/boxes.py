@@ -79,9 +79,13 @@ def intersection_over_area(boxes: Tensor, others: Tensor) -> Tensor:
 
 def relative_to_pixels(boxes_relative: Tensor, height: int, width: int) -> Tensor:
     """(N, 4) xyxy fractions → xyxy in pixels of a height × width image: corners in order and clamped to the image."""
-    scaled = boxes_relative * boxes_relative.new_tensor([width, height, width, height])
-    lower = torch.minimum(scaled[..., :2], scaled[..., 2:])
-    upper = torch.maximum(scaled[..., :2], scaled[..., 2:])
-    limit = scaled.new_tensor([width, height])
+    return relative_to_sizes(boxes_relative, boxes_relative.new_tensor([[height, width]]))
+
+
+def relative_to_sizes(boxes_relative: Tensor, sizes: Tensor) -> Tensor:
+    """As `relative_to_pixels`, with the height and width of each box's image: (N, 2), or (1, 2) for all."""
+    limit = sizes.flip(1).to(boxes_relative.dtype)
+    corners = boxes_relative.unflatten(-1, (2, 2)) * limit[:, None]
+    lower, upper = corners.aminmax(dim=-2)
     zero = torch.zeros_like(limit)
     return torch.cat([lower.clamp(zero, limit), upper.clamp(zero, limit)], dim=-1)

@@ -31,7 +31,7 @@ from yolact.geometry.masks import inside_regions
 THRESHOLD = 0.5 + 1e-9
 
 #: a logit nearer to 0 than this may have a sigmoid on the other side of 0.5, by rounding
-_DOUBT = 1e-6
+DOUBT = 1e-6
 
 #: how many output columns of boundary cells are computed together; limits the memory for masks with many edges
 _ITEMS_AT_ONCE = 1_000_000
@@ -49,11 +49,11 @@ def flips_of_logits(logits: Tensor, regions: Tensor, height: int, width: int) ->
         Rising mask · (H · W + 1) + column · H + row, int64; an even number of equal ones cancels itself.
     """
     regions = regions.to(logits.device)
-    sides = sides_of_half(logits, regions, -_DOUBT, _DOUBT)
+    sides = sides_of_half(logits, regions, -DOUBT, DOUBT)
     return find_flips(logits, regions, sides, torch.sigmoid, height, width)
 
 
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """Bilinear resizing along an axis: output pixel p is low[p] · source[lower[p]] + high[p] · source[lower[p] + 1]."""
 
     low: Tensor
@@ -66,7 +66,8 @@ class _Axis(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _axis(source: int, target: int, device: torch.device) -> _Axis:
+def axis(source: int, target: int, device: torch.device) -> Axis:
+    """The weights of resizing `source` elements to `target`, as PyTorch computes them."""
     identity = torch.eye(source, dtype=torch.float64)[None, None]
     weights = F.interpolate(identity, (target, source), mode="bilinear", align_corners=False)[0, 0].numpy()
     lower = (weights > 0).argmax(axis=1)
@@ -75,7 +76,7 @@ def _axis(source: int, target: int, device: torch.device) -> _Axis:
     high = np.where(lower < source - 1, weights[pixels, np.minimum(lower + 1, source - 1)], 0.0)
     first = np.searchsorted(lower, np.arange(source + 1))
     earliest = np.concatenate([[0], first[: source - 1], [target]])
-    return _Axis(*(torch.from_numpy(array).to(device) for array in (low, high, first, earliest)))
+    return Axis(*(torch.from_numpy(array).to(device) for array in (low, high, first, earliest)))
 
 
 def sides_of_half(values: Tensor, regions: Tensor, low: float, high: float) -> Tensor:
@@ -83,12 +84,10 @@ def sides_of_half(values: Tensor, regions: Tensor, low: float, high: float) -> T
 
     A row of zeros lies above and below, a column to the right.
     """
-    count, h, w = values.shape
-    sides = torch.zeros((count, h + 2, w + 1), dtype=torch.uint8, device=values.device)
     if values.device.type != "cpu":
-        inside = inside_regions(regions, h, w)
-        sides[:, 1:-1, :-1] = ((values > low) & inside).to(torch.uint8) + ((values > high) & inside)
-        return sides
+        return sides_in_tensors(values, regions, low, high)
+    count, h, w = values.shape
+    sides = torch.zeros((count, h + 2, w + 1), dtype=torch.uint8)
     # one mask at a time with numpy: regions are small, and a numpy view costs a microsecond
     source, target = values.detach().numpy(), sides.numpy()
     for index, (x1, y1, x2, y2) in enumerate(regions.tolist()):
@@ -97,12 +96,21 @@ def sides_of_half(values: Tensor, regions: Tensor, low: float, high: float) -> T
     return sides
 
 
+def sides_in_tensors(values: Tensor, regions: Tensor, low: float, high: float) -> Tensor:
+    """`sides_of_half`, all masks at once: for GPUs."""
+    count, h, w = values.shape
+    sides = torch.zeros((count, h + 2, w + 1), dtype=torch.uint8, device=values.device)
+    inside = inside_regions(regions, h, w)
+    sides[:, 1:-1, :-1] = ((values > low) & inside).to(torch.uint8) + ((values > high) & inside)
+    return sides
+
+
 def find_flips(
     values: Tensor, regions: Tensor, sides: Tensor, soften: Callable[[Tensor], Tensor], height: int, width: int
 ) -> np.ndarray:
     """Flips of all masks. Looks only at cells whose four corners are not all on the same side of one half."""
     _, h, w = values.shape
-    xs, ys = _axis(w, width, values.device), _axis(h, height, values.device)
+    xs, ys = axis(w, width, values.device), axis(h, height, values.device)
     pairs = sides[:, :-1] + sides[:, 1:]
     # four corners below give 0, four above give 8
     mixed = (pairs[:, :, :-1] + pairs[:, :, 1:]) & 7
@@ -110,7 +118,7 @@ def find_flips(
     keys = []
     for cell in cells.split(max(1, _ITEMS_AT_ONCE // (width // w + 2))):
         owner, row, column = cell // (w * (h + 1)), cell // w % (h + 1) - 1, cell % w
-        corners = _soft_corners(values, regions[owner].T, soften, owner, row, column)
+        corners = soft_corners(values, regions[owner].T, soften, owner, row, column)
         start = xs.first[column]
         per_cell = xs.first[column + 1] - start
         item = torch.arange(len(cell), device=cell.device).repeat_interleave(per_cell)
@@ -126,7 +134,7 @@ def find_flips(
     return np.sort(torch.cat(keys).cpu().numpy())
 
 
-def _soft_corners(
+def soft_corners(
     values: Tensor, bounds: Tensor, soften: Callable[[Tensor], Tensor], owner: Tensor, row: Tensor, column: Tensor
 ) -> list[Tensor]:
     """float64 soft values of cells' corners: upper left, upper right, lower left, lower right.
@@ -147,7 +155,7 @@ def _soft_corners(
     return corners
 
 
-def _crossings(lower: Tensor, before: Tensor, after: Tensor, ys: _Axis) -> Tensor:
+def _crossings(lower: Tensor, before: Tensor, after: Tensor, ys: Axis) -> Tensor:
     """The first output row that has the new state, between source rows `lower` and `lower + 1`.
 
     `before` and `after` are the values of these two rows. Row −1 lies above the image, row h below it. If no output row

@@ -73,8 +73,8 @@ def network_input(image: PreparedImage, config: YolactConfig, device: torch.devi
     # torch has no read-only tensors and warns of read-only arrays: PIL and Arrow give such
     writeable = image.pixels if image.pixels.flags.writeable else image.pixels.copy()
     pixels = torch.from_numpy(writeable).to(device)
-    rows = _lerp(pixels, 0, *_kept_positions(pixels.shape[0], image.height, size))
-    resized = _lerp(rows, 1, *_kept_positions(pixels.shape[1], image.width, size))
+    rows = _lerp(pixels, 0, *kept_positions(pixels.shape[0], image.height, size))
+    resized = _lerp(rows, 1, *kept_positions(pixels.shape[1], image.width, size))
     normalised = (resized - resized.new_tensor(config.mean)) / resized.new_tensor(config.std)
     return normalised.permute(2, 0, 1).contiguous()
 
@@ -96,7 +96,7 @@ def _touched(source: int, target: int) -> np.ndarray:
     return np.stack([lower, upper], axis=1).reshape(-1)
 
 
-def _kept_positions(kept: int, source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def kept_positions(kept: int, source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`bilinear_neighbours`, counted among the `kept` elements: all, or those that `prepare_image` keeps."""
     lower, upper, weight = bilinear_neighbours(source, target)
     if kept == source:

@@ -92,8 +92,8 @@ class EagerEngine:
             return _float32(self._network(images), copy=False)
 
     def start(self, images: Tensor) -> Callable[[], RawPredictions]:
-        """Runs when the result is asked for, in the caller's thread."""
-        return partial(self, images)
+        """On a GPU it begins at once; on a CPU it runs when the result is asked for, in the caller's thread."""
+        return _started(self, images)
 
 
 class CompiledEngine:
@@ -120,8 +120,15 @@ class CompiledEngine:
             return _float32(self._network(images), copy=self._device.type == "cuda")
 
     def start(self, images: Tensor) -> Callable[[], RawPredictions]:
-        """Runs when the result is asked for, in the caller's thread."""
-        return partial(self, images)
+        """On a GPU it begins at once; on a CPU it runs when the result is asked for, in the caller's thread."""
+        return _started(self, images)
+
+
+def _started(engine: Engine, images: Tensor) -> Callable[[], RawPredictions]:
+    if images.device.type == "cpu":
+        return partial(engine, images)
+    raw = engine(images)
+    return lambda: raw
 
 
 class _Autocast(nn.Module):

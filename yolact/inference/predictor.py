@@ -17,7 +17,9 @@ from torch import Tensor
 from yolact.config import NmsKind
 from yolact.geometry.boxes import relative_to_pixels
 from yolact.geometry.rle import Rle, decode, encode_mask_logits
+from yolact.images.batch_input import batch_input
 from yolact.images.prepare import PreparedImage, network_input, prepare_image
+from yolact.inference.batch_postprocess import DetectionRules, postprocess_batch
 from yolact.inference.engine import make_engine
 from yolact.inference.engine_choice import AskedEngine, AskedPrecision, capabilities_here, choose_engine
 from yolact.inference.nms import NMS_KINDS
@@ -124,8 +126,12 @@ class Predictor:
         self._nms_kind: NmsKind = nms
         self._nms = NMS_KINDS[nms]
         self._settings = model.config.nms
+        self._settings = replace(self._settings, kind=nms)
         if max_detections is not None:
             self._settings = replace(self._settings, max_detections=max_detections)
+        # a CPU is faster with one image at a time, whose values stay in its caches
+        self._in_batches = self.device.type == "cuda"
+        self._rules = DetectionRules(self._settings, score_threshold, max_detections)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """The arguments of `__init__`, in order: locks, threads and compiled code cannot be pickled."""
@@ -169,6 +175,8 @@ class Predictor:
         batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
         if not batches:
             return []
+        if self.device.type == "cuda":
+            return self._predict_on_gpu(batches)
         detections: list[Detections] = []
         inputs = map(self._network_inputs, batches)
         first = next(inputs)
@@ -182,6 +190,30 @@ class Predictor:
                 detections += self.postprocess(raw, batch)
             raw = running()
         return detections + self.postprocess(raw, batches[-1])
+
+    def _predict_on_gpu(self, batches: Sequence[Sequence[PreparedImage]]) -> list[Detections]:
+        """Has the next batch in the network's stream while the one before is post-processed in a stream of its own."""
+        stream = torch.cuda.Stream(self.device)
+        detections: list[Detections] = []
+        running: list[tuple[RawPredictions, torch.cuda.Event, Sequence[PreparedImage]]] = []
+
+        def finish() -> None:
+            raw, launched, batch = running.pop()
+            stream.wait_event(launched)
+            with torch.cuda.stream(stream):
+                # returns when all of it is on the host: until then `raw` keeps its memory from the network's stream
+                detections.extend(self.postprocess(raw, batch))
+
+        for batch in batches:
+            inputs = self._network_inputs(batch)
+            with self._has_network:
+                raw = self._engine.start(inputs)()
+                launched = torch.cuda.current_stream(self.device).record_event()
+            if running:
+                finish()
+            running.append((raw, launched, batch))
+        finish()
+        return detections
 
     @torch.inference_mode()
     def infer(self, images: Sequence[PreparedImage]) -> RawPredictions:
@@ -200,15 +232,43 @@ class Predictor:
     def postprocess(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections]:
         """Second half of `predict_prepared`: the raw predictions of `images` → their detections."""
         with full_float32():
+            together = self._batch_detections(raw, images) if self._in_batches and images else None
+            if together is not None:
+                return together
             return [self._detections(raw, index, image) for index, image in enumerate(images)]
 
     def _network_inputs(self, images: Sequence[PreparedImage]) -> Tensor:
         """(batch_size, 3, S, S) float32 on the device; blank images fill up the batch."""
+        if self.device.type == "cuda":
+            return batch_input(images, self.model.config, self.device, self.batch_size)
         size = self.model.config.input_size
         inputs = torch.zeros((self.batch_size, 3, size, size), device=self.device)
         for index, image in enumerate(images):
             inputs[index] = network_input(image, self.model.config, self.device)
         return inputs
+
+    def _batch_detections(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections] | None:
+        sizes = [(image.height, image.width) for image in images]
+        found = postprocess_batch(self.model, raw, sizes, self._rules)
+        if found is None:
+            return None
+        detections, begin = [], 0
+        for image, count in zip(images, found.counts, strict=True):
+            own = slice(begin, begin + count)
+            begin += count
+            detections.append(
+                Detections(
+                    boxes=found.boxes[own],
+                    scores=found.scores[own],
+                    mask_scores=None if found.mask_scores is None else found.mask_scores[own],
+                    labels=found.labels[own],
+                    areas=found.areas[own],
+                    masks=found.masks[own],
+                    height=image.height,
+                    width=image.width,
+                )
+            )
+        return detections
 
     def _detections(self, raw: RawPredictions, index: int, image: PreparedImage) -> Detections:
         instances = detect(raw, index, self.model.anchors, self._settings, self._nms, self.score_threshold)
