@@ -62,8 +62,11 @@ def steps_for(device: torch.device, config: GpuConfig) -> Iterator[tuple[str, St
     yield "agreement", lambda: machine.agreement(device)
     yield "training", lambda: training.step_speed(device, 8)
     if on_card:
-        yield "labelling compiled 16 × 10", lambda: labelling.whole_path(device, 16, 10, "compiled")
-        yield "labelling compiled 64 × 10", lambda: labelling.whole_path(device, 64, 10, "compiled")
+        for batch, instances in ((64, 10), (16, 10), (64, 100)):
+            yield (
+                f"labelling compiled {batch} × {instances}",
+                partial(labelling.whole_path, device, batch, instances, "compiled"),
+            )
     for model in models:
         yield (
             f"network {model} bfloat16 compiled",

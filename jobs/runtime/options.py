@@ -41,7 +41,9 @@ Device = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    tyro.conf.arg(help="Images in one batch of the model; 1 on CPUs and 16 on GPUs if not given."),
+    tyro.conf.arg(
+        help="Images in one batch of the model; if not given, 1 on CPUs, 64 on GPUs with 16 GiB and more, else 16."
+    ),
 ]
 NumActors = Annotated[
     str | None,

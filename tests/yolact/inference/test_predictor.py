@@ -6,6 +6,7 @@ import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from yolact.config import NmsConfig
 from yolact.geometry.boxes import box_iou, decode_boxes
 from yolact.geometry.outlines import THRESHOLD
 from yolact.images.prepare import network_input, prepare_image
+from yolact.inference import predictor as predictor_module
 
 pytestmark = pytest.mark.compute
 
@@ -320,3 +322,11 @@ def test_a_missing_gpu_is_told(model):
 def test_an_image_of_another_kind_is_refused(model):
     with pytest.raises(ValueError, match="uint8, not float64"):
         Predictor(model, device="cpu")([np.zeros((4, 4, 3))])
+
+
+@pytest.mark.parametrize(("gib", "batch_size"), [(8, 16), (15.8, 64), (80, 64)])
+def test_the_usual_batch_size_of_a_gpu_goes_by_its_memory(monkeypatch, gib, batch_size):
+    card = SimpleNamespace(total_memory=int(gib * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    assert predictor_module._usual_batch_size(torch.device("cuda")) == batch_size
+    assert predictor_module._usual_batch_size(torch.device("cpu")) == 1
