@@ -23,10 +23,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import run_benchmark
-from jobs.export_model import export_program, write_onnx
+from jobs.export_model.programs import export_program, write_onnx
 from yolact.images.prepare import prepare_image
 from yolact.inference.engine import make_engine
 from yolact.inference.engine_choice import ENGINES, PRECISIONS, capabilities_here, choose_engine
+from yolact.inference.openvino_engine import quantise
 from yolact.network.model import build_yolact
 
 
@@ -177,8 +178,6 @@ def _onnxruntime(model: Any, images: Any, threads: int) -> Callable[[], object]:
 
 
 def _int8(model: Any) -> Any:
-    from yolact.inference.openvino_engine import quantise  # of the extra [openvino]
-
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (480, 640, 3), dtype=np.uint8) for _ in range(2)]
     return quantise(model, [prepare_image(image, model.config.input_size) for image in images])

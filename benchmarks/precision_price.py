@@ -9,15 +9,26 @@ class and a mask IoU of at least 0.5.
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from pycocotools import mask as coco_mask
 
 from benchmarks.harness import run_benchmark
+from jobs.train.data import open_image_set
+from jobs.train.validation import detect_with
+from yolact.coco.annotations import coco_json
+from yolact.coco.evaluation import evaluate_instances
+from yolact.images.decode import decode_image
+from yolact.images.prepare import prepare_image
+from yolact.inference.openvino_engine import quantise
+from yolact.inference.predictor import Predictor
+from yolact.weights.checkpoint import load_model
 
 if TYPE_CHECKING:
     from jobs.train.data import ImageSet
@@ -68,17 +79,6 @@ class Agreement:
 
 def main(config: PrecisionPriceConfig) -> None:
     """Measure every precision and print a row for each."""
-    import json
-
-    import torch
-
-    from jobs.train.data import open_image_set
-    from jobs.train.validation import detect_with
-    from yolact.coco.annotations import coco_json
-    from yolact.coco.evaluation import evaluate_instances
-    from yolact.inference.predictor import Predictor
-    from yolact.weights.checkpoint import load_model
-
     torch.set_num_threads(config.threads)
     images = open_image_set(config.annotations, config.images, "validation set")
     images = replace(images, data=replace(images.data, images=images.data.images[: config.limit]))
@@ -118,10 +118,6 @@ def _row(name: str, own: dict[str, float], first: dict[str, float]) -> str:
 
 def quantise_on(images: ImageSet, model: Any, count: int) -> Any:
     """The model in int8, calibrated on a seeded sample."""
-    from yolact.images.decode import decode_image
-    from yolact.images.prepare import prepare_image
-    from yolact.inference.openvino_engine import quantise
-
     names = [image.file_name for image in images.data.images]
     chosen = random.Random(0).sample(names, min(count, len(names)))
     pixels = (decode_image(images.read_bytes(name)) for name in chosen)

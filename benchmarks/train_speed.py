@@ -9,6 +9,7 @@ caches and the loader's first batches slow them down. Expect a ratio of at least
 from __future__ import annotations
 
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from benchmarks.harness import run_benchmark
+from jobs.train.command import model_config_for
+from jobs.train.data import open_image_set
+from jobs.train.loader import build_loader, window_config
+from jobs.train.options import RECIPES, TrainConfig, resolve_settings
+from jobs.train.worker import training_dtype
+from yolact.network.model import build_yolact
+from yolact.training.losses import YolactWithLoss
+from yolact.training.optimisation import WeightAverage, build_optimizer, freeze_batch_norm
+from yolact.weights.initial import initialise
 
 #: steps that are not timed
 WARMUP_STEPS = 20
@@ -42,18 +54,6 @@ class TrainingBenchConfig:
 
 def bare_loop(config: TrainingBenchConfig) -> float:
     """Images per second of a short loop without Ray that makes the same updates; runs in this process."""
-    import torch
-
-    from jobs.train.command import model_config_for
-    from jobs.train.data import open_image_set
-    from jobs.train.loader import build_loader, window_config
-    from jobs.train.options import TrainConfig, resolve_settings
-    from jobs.train.worker import training_dtype
-    from yolact.network.model import build_yolact
-    from yolact.training.losses import YolactWithLoss
-    from yolact.training.optimisation import WeightAverage, build_optimizer, freeze_batch_norm
-    from yolact.weights.initial import initialise
-
     last_step = WARMUP_STEPS + config.steps
     flags = TrainConfig(
         annotations=config.annotations,
@@ -110,7 +110,6 @@ def ray_loop(config: TrainingBenchConfig) -> float:
         subprocess.run([sys.executable, "-W", "ignore", "-m", "jobs", "train", *arguments], check=True)
         lines = Path(folder, "run", "metrics.jsonl").read_text().splitlines()
     times = {values["step"]: values["time"] for values in map(json.loads, lines)}
-    from jobs.train.options import RECIPES
 
     batch_size = RECIPES[config.config if config.config in RECIPES else "paper"].batch_size
     return config.steps * batch_size / float(times[last_step] - times[WARMUP_STEPS])
@@ -118,8 +117,6 @@ def ray_loop(config: TrainingBenchConfig) -> float:
 
 def main(config: TrainingBenchConfig) -> None:
     """Measure both in turn and print the figures."""
-    import statistics
-
     bare, ray = [], []
     for _ in range(config.rounds):
         bare.append(bare_loop(config))

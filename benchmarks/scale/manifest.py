@@ -31,11 +31,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.harness import run_benchmark
+from benchmarks.scale.stand_in import save_stand_in_checkpoint
+from benchmarks.scale.watch import ProcessTree
 from jobs import storage
 from jobs.label.fence import NoFence
 from jobs.label.manifest import parts as manifest
 from jobs.label.manifest.indexing import source_table
-from jobs.label.manifest.parts import Generation, Part, Sizes
+from jobs.label.manifest.listing import compare, listing_digest
+from jobs.label.manifest.parts import Generation, Part, Sizes, read_generations
 from jobs.label.pipeline.publish import COUNTS_KEY, count_rows
 from jobs.lake import INDEX, Source, expand_inputs
 from jobs.table import parquet as tables
@@ -114,11 +117,6 @@ class ManifestFigures:
 
 def find_todo(lake: str, output_uri: str) -> Todo:
     """Find what is left to do with the job's own functions, as a run does before it starts Ray."""
-    from jobs.label.manifest.listing import compare, listing_digest
-    from jobs.label.manifest.parts import read_generations
-    from jobs.lake import expand_inputs
-    from jobs.table.output import Output
-
     output = Output.at(output_uri)
     seconds: dict[str, float] = {}
 
@@ -159,8 +157,6 @@ def start_and_stop(lake: str, output: str, weights: Path, timeout_seconds: float
 
     Raises `RuntimeError` with the job's log where it ends by itself or takes longer than `timeout_seconds`.
     """
-    from benchmarks.scale.watch import ProcessTree
-
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.scale.stand_in", lake, output, str(weights)]
     begin = time.monotonic()
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
@@ -207,10 +203,6 @@ def _follow(process: subprocess.Popen[str], begin: float, start: Start, done: th
 
 def measure(config: ManifestScaleConfig, place: str) -> ManifestFigures:
     """Make a lake and an OUTPUT under `place`, and measure."""
-    from benchmarks.scale.stand_in import save_stand_in_checkpoint
-    from jobs.label.manifest.parts import Sizes
-    from jobs.table.output import Output
-
     lake, output = f"{place}/lake", Output.at(f"{place}/out")
     begin = time.perf_counter()
     sources = write_shards(lake, -(-config.rows // config.images_per_shard))

@@ -17,12 +17,18 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import ray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
+from jobs.label.command import label_lake
+from jobs.label.options import LabelConfig
+from jobs.runtime import progress
 from yolact.config import CONFIGS
 from yolact.images.prepare import PreparedImage
 from yolact.inference.predictor import Detections
+from yolact.network.model import build_yolact
+from yolact.weights.checkpoint import save_checkpoint
 
 CLASS_NAMES = ("round", "square", "other")
 #: relative y1, x1, y2, x2 of the ellipses that are detected in every image
@@ -69,9 +75,6 @@ def fixed_detections(height: int, width: int) -> Detections:
 
 def save_stand_in_checkpoint(path: Path) -> None:
     """Write a small checkpoint of random weights, from which a run takes its input size and class names."""
-    from yolact.network.model import build_yolact
-    from yolact.weights.checkpoint import save_checkpoint
-
     config = replace(
         CONFIGS["yolact_mobilenetv2"],
         name="stand-in",
@@ -130,8 +133,6 @@ log = logging.getLogger("jobs.scale_run")
 
 def report_store(stop: threading.Event) -> None:
     """Log the bytes in Ray's object store, from the start of Ray until `stop`."""
-    import ray
-
     while not stop.wait(STORE_SECONDS):
         if ray.is_initialized():
             capacity = ray.cluster_resources().get("object_store_memory", 0.0)
@@ -141,10 +142,6 @@ def report_store(stop: threading.Event) -> None:
 
 def main() -> int:
     """Label LAKE; returns the job's exit code."""
-    from jobs.label.command import label_lake
-    from jobs.label.options import LabelConfig
-    from jobs.runtime import progress
-
     lake, output, weights = sys.argv[1:]
     progress.LINE_SECONDS = PROGRESS_SECONDS
     # float32: the other precisions would prepare an engine, for a model that never runs
@@ -153,7 +150,9 @@ def main() -> int:
     reporter = threading.Thread(target=report_store, args=(stop,), daemon=True)
     reporter.start()
     try:
-        return label_lake(config, make_predictor=StandInPredictor)
+        end = label_lake(config, make_predictor=StandInPredictor)
+        end.show()
+        return end.exit_code
     finally:
         stop.set()
         # before the interpreter unloads Ray's modules

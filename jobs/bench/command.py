@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import logging
 import tempfile
@@ -12,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import storage
 from jobs.bench.speed_table import estimate, render, spread
+from jobs.bench.stage_speeds import StageSpeeds
 from jobs.bench.utilisation import UtilisationSampler
+from jobs.label.command import label_lake
+from jobs.label.engine import device_for
 from jobs.label.options import LabelConfig
+from jobs.label.plan import make_plan
+from jobs.runtime.cluster import alive_nodes
 from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, JobError
+from jobs.runtime.options import parse_count_range
+from jobs.runtime.ray_session import ray_session
 from jobs.table import record as run_record
 from jobs.table.output import Output
 from jobs.table.record import RunCounts, RunRecord
@@ -47,12 +52,6 @@ class Rounds:
 
 def bench(config: BenchConfig) -> str:
     """Measure and write the JSON; returns the table. Raises `UsageError` and `JobError`."""
-    from jobs.label.engine import device_for
-    from jobs.label.plan import make_plan
-    from jobs.runtime.cluster import alive_nodes
-    from jobs.runtime.options import parse_count_range
-    from jobs.runtime.ray_session import ray_session
-
     rounds = Rounds()
     with tempfile.TemporaryDirectory(prefix="yolact-bench-") as folder, ray_session(config.address):
         label = label_config(config, folder)
@@ -90,16 +89,13 @@ def label_config(config: BenchConfig, output: str, images_per_unit: int | None =
 
 def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> RunRecord:
     """Label the sample, then measure the stages alone; returns the run's run.json."""
-    from jobs.bench.stage_speeds import StageSpeeds
-    from jobs.label.command import label_lake
-
-    batch = config.batch_size or (16 if plan.actor_gpus else 1)
+    batch = config.batch_size or (64 if plan.actor_gpus else 1)
     images_per_unit = max(batch, min(64, config.sample // (_UNITS_PER_ACTOR * plan.max_actors)))
     label = label_config(config, folder, images_per_unit)
-    with contextlib.redirect_stdout(io.StringIO()), UtilisationSampler() as sampler:
-        code = label_lake(label)
-    if code not in (EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES):
-        raise JobError(f"the sample could not be labelled (exit code {code})")
+    with UtilisationSampler() as sampler:
+        end = label_lake(label)
+    if end.exit_code not in (EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES):
+        raise JobError(f"the sample could not be labelled: {end.complaint} (exit code {end.exit_code})")
     record = run_record.read(Output.at(folder))
     assert record is not None, "a finished run has a record"
     assert record.counts is not None, "and it has counts"

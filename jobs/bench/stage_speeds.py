@@ -12,13 +12,18 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import ray
+import torch
 
 from jobs import lake, storage
+from jobs.bench.release_path import simple_detect, simple_masks, simple_rles
+from jobs.label.engine import predictor_settings
 from jobs.label.manifest import parts as manifest
 from jobs.label.options import LabelConfig
 from jobs.label.pipeline.stages import IndexedLake, InputLimits, ReadSettings, fetch_and_decode
 from jobs.label.pipeline.unit import unpack_unit
 from jobs.lake import ParquetColumns
+from jobs.runtime.model_source import resolve_model
 from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
 from jobs.table.record import RunRecord
@@ -41,9 +46,6 @@ class StageSpeeds:
     """Measures the stages on the images of a finished label run. `record` is its run.json."""
 
     def __init__(self, label: LabelConfig, record: RunRecord, plan: Plan) -> None:
-        from jobs.label.engine import predictor_settings
-        from jobs.runtime.model_source import resolve_model
-
         source = resolve_model(label.config, label.weights)
         output = Output.at(label.output)
         limits = InputLimits(label.max_pixels, label.max_bytes)
@@ -77,8 +79,6 @@ class StageSpeeds:
         return self._on_actors(PlainLoopSpeed, 1, self._plan.actor_cpus, 0.0)[0]
 
     def _on_actors(self, stage: type, count: int, num_cpus: float, num_gpus: float) -> list[Any]:
-        import ray
-
         remote = ray.remote(stage).options(num_cpus=num_cpus, num_gpus=num_gpus)
         actors = [remote.remote(self._lake, self._units, self._settings, self._plan.threads) for _ in range(count)]
         ray.get([actor.ready.remote() for actor in actors])
@@ -150,8 +150,6 @@ class ModelSpeed:
 
     def _wait(self) -> None:
         if self._predictor.device.type == "cuda":
-            import torch
-
             torch.cuda.synchronize()
 
 
@@ -179,9 +177,6 @@ class PlainLoopSpeed:
     """The work of the original release on an image: float32, one at a time, full-size masks, pycocotools."""
 
     def __init__(self, sample: SampleLake, units: Sequence[int], settings: Any, threads: int) -> None:
-        import ray
-        import torch
-
         torch.set_num_threads(threads)
         self._model = ray.get(settings.model).eval()
         self._settings = settings
@@ -194,8 +189,6 @@ class PlainLoopSpeed:
         return self._run(self._images)
 
     def _run(self, images: Sequence[bytes]) -> float:
-        import torch
-
         start = time.perf_counter()
         with torch.inference_mode():
             for data in images:
@@ -203,8 +196,6 @@ class PlainLoopSpeed:
         return len(images) / (time.perf_counter() - start)
 
     def _label(self, data: bytes) -> None:
-        from jobs.bench.release_path import simple_detect, simple_masks, simple_rles
-
         config = self._model.config
         try:
             pixels = decode_image(data)

@@ -11,8 +11,13 @@ from jobs.label.options import LabelConfig
 
 
 def run(config: LabelConfig) -> int:
-    """Label the lake; returns the exit code (see `jobs.runtime.errors`). Raises `UsageError` and `JobError`."""
+    """Label the lake, and print how the run ended; returns the exit code (see `jobs.runtime.errors`).
+
+    Raises `UsageError` and `JobError`.
+    """
     # imported here so that --help and a finished run need neither torch nor Ray
     from jobs.label.command import label_lake
 
-    return label_lake(config)
+    end = label_lake(config)
+    end.show()
+    return end.exit_code

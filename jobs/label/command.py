@@ -5,7 +5,6 @@ The work itself is in `jobs.label.labelling`.
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from jobs.label.identity import make_identity
 from jobs.label.lease import Lease
 from jobs.label.manifest.listing import finished_run
 from jobs.label.options import LabelConfig, check_options
+from jobs.label.run_end import RunEnd
 from jobs.lake import ParquetColumns
 from jobs.runtime.errors import EXIT_RUN_AGAIN, JobError, exit_code_for_failures
 from jobs.runtime.logs import configure_logging
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from jobs.label.pipeline.stages import UnitPredictor
 
 
-def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredictor] | None = None) -> int:
-    """What `jobs.label.run` does. Needs neither torch nor Ray to see that a finished run has nothing to do.
+def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredictor] | None = None) -> RunEnd:
+    """What `jobs.label.run` does, but for what that prints at the end.
+
+    Needs neither torch nor Ray to see that a finished run has nothing to do.
 
     `make_predictor` takes the place of the model's own predictor, for measurements: a function or class of a module,
     called in each actor with its CPU threads. It is part of the run's identity, so that its rows never mix with labels.
@@ -60,8 +62,8 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
         if record is not None:
             run_record.check_identity(output, record, identity)
         if finished := finished_run(output, sources, config.relabel_changed):
-            print(f"nothing to do: {output.uri} is finished\n{finished['summary']}")
-            return exit_code_for_failures(finished["failed"], finished["images"], config.max_error_rate)
+            code = exit_code_for_failures(finished["failed"], finished["images"], config.max_error_rate)
+            return RunEnd(code, f"nothing to do: {output.uri} is finished\n{finished['summary']}")
         with stopped_by_sigterm(), Lease(output.lease) as lease:
             # read again: another driver may have been at work until the lease was free
             record = run_record.read(output)
@@ -81,5 +83,4 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
                 lease.check()
                 raise
     except storage.TransientStorageError as error:
-        print(f"yolact: {error}; run the same command again", file=sys.stderr)
-        return EXIT_RUN_AGAIN
+        return RunEnd(EXIT_RUN_AGAIN, complaint=f"yolact: {error}; run the same command again")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -28,6 +27,7 @@ from jobs.label.pipeline.publish import Publisher
 from jobs.label.pipeline.stages import Destination, IndexedLake, InputLimits, ReadSettings, UnitPredictor
 from jobs.label.plan import Plan, make_plan
 from jobs.label.record_file import RecordWriter
+from jobs.label.run_end import RunEnd
 from jobs.lake import ParquetColumns, Source
 from jobs.runtime.cluster import alive_nodes, free_resources, node_groups
 from jobs.runtime.errors import EXIT_FAILED, EXIT_RUN_AGAIN, JobError, exit_code_for_failures
@@ -73,8 +73,8 @@ class LabelRun:
         self._writer = RecordWriter(self.output, self.lease)
         self._labelled: list[Source] = []
 
-    def run(self, loading: Future[Yolact]) -> int:
-        """Label what is missing; returns the exit code. `loading` gives the model. Raises `UsageError`, `JobError`."""
+    def run(self, loading: Future[Yolact]) -> RunEnd:
+        """Label what is missing. `loading` gives the model. Raises `UsageError`, `JobError`."""
         generations = read_generations(self.output)
         state = compare(self.sources, generations)
         relabel = state.changed if self.config.relabel_changed else []
@@ -164,7 +164,7 @@ class LabelRun:
     def _columns(self) -> ParquetColumns:
         return ParquetColumns(self.config.image_column, self.config.id_column)
 
-    def _label(self, model: Yolact, generations: Sequence[Generation], plan: Plan) -> int:
+    def _label(self, model: Yolact, generations: Sequence[Generation], plan: Plan) -> RunEnd:
         limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
         read = ReadSettings(limits, self._columns, self.model.config.input_size)
         indexed = IndexedLake(self.output, tuple(all_parts(generations)), read)
@@ -201,11 +201,11 @@ class LabelRun:
         runs = (*self.record.runs[:-1], entry)
         if missing or publisher.unreachable:
             self._write(status="incomplete", runs=runs)
-            print(describe_missing(missing, passes, publisher.unreachable), file=sys.stderr)
-            return EXIT_RUN_AGAIN if can_run_again(missing, passes) else EXIT_FAILED
+            code = EXIT_RUN_AGAIN if can_run_again(missing, passes) else EXIT_FAILED
+            return RunEnd(code, complaint=describe_missing(missing, passes, publisher.unreachable))
         return self._finish(indexed.parts, passes.totals, entry, runs)
 
-    def _finish(self, parts: Sequence[Part], totals: Totals, entry: RunEntry, runs: tuple[RunEntry, ...]) -> int:
+    def _finish(self, parts: Sequence[Part], totals: Totals, entry: RunEntry, runs: tuple[RunEntry, ...]) -> RunEnd:
         """Balance the books and put the marker. Raises `JobError` where they do not balance."""
         counts = balance(self.output, parts, self.lease)
         self.lease.delete([found.uri for found in storage.list_objects(self.output.staging)])
@@ -222,5 +222,4 @@ class LabelRun:
             "summary": summary,
         }
         write_success(self.output, marker, self.lease)
-        print(summary)
-        return exit_code_for_failures(counts.failed, counts.images, self.config.max_error_rate)
+        return RunEnd(exit_code_for_failures(counts.failed, counts.images, self.config.max_error_rate), summary)

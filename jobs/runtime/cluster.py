@@ -10,6 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import ray
+import yaml
+from ray._private import ray_constants, state, worker
+from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
+from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
+from ray.util.client import ray as client
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -28,8 +35,6 @@ class Node:
 
 def alive_nodes() -> list[Node]:
     """The CPUs and GPUs of each node of the connected cluster that is alive."""
-    import ray
-
     return [
         Node(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
         for node in ray.nodes()
@@ -39,8 +44,6 @@ def alive_nodes() -> list[Node]:
 
 def free_resources() -> Node:
     """The CPUs and GPUs of the whole cluster that are free at the moment."""
-    import ray
-
     free = ray.available_resources()
     return Node(free.get("CPU", 0.0), free.get("GPU", 0.0))
 
@@ -59,9 +62,6 @@ def node_groups() -> list[NodeGroup] | None:
     An open-source Ray 2.60 does not report this. So it is read from the source that the autoscaler itself reads: the
     RayCluster resource on Kubernetes, else the file that `ray up` left on the head.
     """
-    from ray._private import state
-    from ray.util.client import ray as client
-
     if not client.is_connected() and (reported := state.state.get_cluster_config()) is not None:
         return [
             NodeGroup(Node(group.resources.get("CPU", 0), group.resources.get("GPU", 0)), group.max_count)
@@ -86,9 +86,6 @@ def groups_of(config: Mapping[str, Any]) -> list[NodeGroup]:
 
 def _on_head(function: Callable[[], Result]) -> Result:
     """Call `function` on the head of the cluster: here if this process runs there, else in a task."""
-    import ray
-    from ray.util.client import ray as client
-
     if not client.is_connected():
         heads = [node["NodeID"] for node in ray.nodes() if "node:__internal_head__" in node["Resources"]]
         if ray.get_runtime_context().get_node_id() in heads:
@@ -105,7 +102,6 @@ def _autoscaling_config() -> Mapping[str, Any] | None:
     path = Path(os.path.expanduser(BOOTSTRAP_CONFIG))
     if not path.exists():
         return None
-    import yaml  # Ray brings it
 
     config: Mapping[str, Any] = yaml.safe_load(path.read_text())
     # the file may be left from an earlier cluster: the running autoscaler must use the file's name for the head
@@ -114,9 +110,6 @@ def _autoscaling_config() -> Mapping[str, Any] | None:
 
 def _kuberay_config(name: str) -> Mapping[str, Any] | None:
     """The RayCluster as Ray's own autoscaler reads it. Where KubeRay autoscales, the head has the right to read it."""
-    from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
-    from ray.autoscaler._private.kuberay.node_provider import KubernetesHttpApiClient
-
     try:
         namespace = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace").read_text().strip()
         resource = KubernetesHttpApiClient(namespace).get(f"rayclusters/{name}")
@@ -132,8 +125,6 @@ def _kuberay_config(name: str) -> Mapping[str, Any] | None:
 
 def _head_types() -> Sequence[str]:
     """The running autoscaler's names for the kinds of the present nodes."""
-    from ray._private import ray_constants, worker
-
     text = worker.global_worker.gcs_client.internal_kv_get(ray_constants.DEBUG_AUTOSCALING_STATUS.encode(), None)
     if text is None:
         return []

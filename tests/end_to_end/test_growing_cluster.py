@@ -47,7 +47,7 @@ def count():
 threading.Thread(target=count, daemon=True).start()
 config = LabelConfig((lake,), output, weights=weights, precision="float32", engine="eager", images_per_unit=4,
                      address=address, log_format="json")
-code = exit_code_of(lambda: label_lake(config, make_predictor=SlowPredictor))
+code = exit_code_of(lambda: label_lake(config, make_predictor=SlowPredictor).exit_code)
 print("GPUS " + json.dumps(most))
 sys.exit(code)
 """

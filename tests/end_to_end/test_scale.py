@@ -37,7 +37,7 @@ def labelled(local_ray, tmp_path_factory) -> LabelConfig:
         precision="float32",
         images_per_part=128,
     )
-    assert label_lake(config, make_predictor=StandInPredictor) == 0
+    assert label_lake(config, make_predictor=StandInPredictor).exit_code == 0
     return config
 
 

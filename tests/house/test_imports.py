@@ -21,14 +21,13 @@ CEILINGS = {
     "yolact/inference": 1,
     "yolact/weights": 3,
     "jobs/__main__.py": 2,
-    "jobs/bench": 15,
     "jobs/demo.py": 1,
-    "jobs/export_model.py": 15,
+    "jobs/export_model": 1,
     "jobs/label": 4,
     "jobs/report": 1,
-    "jobs/runtime": 21,
+    "jobs/runtime": 12,
     "jobs/table": 2,
-    "benchmarks": 39,
+    "benchmarks": 1,
 }
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from support.models import save_tiny_checkpoint
 
-from jobs.export_model import OPSET, ExportModelConfig, check, run
+from jobs.export_model import ExportModelConfig, run
+from jobs.export_model.programs import OPSET, check
 from jobs.runtime.errors import JobError
 from yolact import load_checkpoint
 from yolact.network.model import OUTPUT_NAMES, InferenceNetwork
