@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.fault_moments import MOMENTS, Moments
 from support.label_watcher import LabelReader
-from support.lakes import draw_pictures, write_shards
+from support.lakes import draw_images, write_shards
 from support.models import save_tiny_checkpoint
 from support.s3_server import S3Server
 
@@ -111,7 +111,7 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("kills")
     moments = Moments(folder / "control")
     lake = f"{s3.prefix('lake')}/shards"
-    write_shards(lake, draw_pictures(IMAGES), 3)
+    write_shards(lake, draw_images(IMAGES), 3)
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(FAULTS))
         environment.setenv("YOLACT_TEST_CONTROL", str(moments.folder))

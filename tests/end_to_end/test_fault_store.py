@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.fault_proxy import FaultProxy, Kind
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.local_ray import start_local_ray
 from support.models import save_tiny_checkpoint
 from support.s3_server import S3Server
@@ -90,7 +90,7 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
     fault_report.expect("store", [*PASSING, GONE, OUTLASTED, DOWN])
     folder = tmp_path_factory.mktemp("store")
     lake = s3.prefix("lake")
-    write_files(lake, draw_pictures(IMAGES))
+    write_files(lake, draw_images(IMAGES))
     with FaultProxy(s3.endpoint) as proxy, pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         environment.setenv("PYTHONPATH", str(FAULTS))

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.lakes import draw_pictures, write_shards
+from support.lakes import draw_images, write_shards
 from support.models import save_tiny_checkpoint
 
 from jobs.table.read import open_labels, read_labels
@@ -106,7 +106,7 @@ def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_lake_is_labelled(head, tmp_path):
-    write_shards(str(tmp_path / "lake"), draw_pictures(20), shards=2)
+    write_shards(str(tmp_path / "lake"), draw_images(20), shards=2)
     weights = save_tiny_checkpoint(tmp_path)
     output = tmp_path / "out"
     done = submit(
@@ -126,13 +126,13 @@ def test_a_lake_is_labelled(head, tmp_path):
 
 
 def test_a_model_is_trained(head, tmp_path):
-    from support.report_pages import pictured_rows
+    from support.report_pages import rows_with_images
     from support.tables import write_labels
 
     from jobs.export import run as export
     from jobs.export.options import ExportConfig
 
-    labels = write_labels(tmp_path / "labels", [pictured_rows(tmp_path / "pictures", 8)])
+    labels = write_labels(tmp_path / "labels", [rows_with_images(tmp_path / "pictures", 8)])
     export(ExportConfig(labels, str(tmp_path / "truth.json")))
     output = tmp_path / "run"
     done = submit(

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
-from support.lakes import draw_pictures, write_files, write_parquet, write_shards
+from support.lakes import draw_images, write_files, write_parquet, write_shards
 from support.models import save_tiny_checkpoint
 
 from jobs import storage
@@ -35,8 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> dict[str, bytes]:
-    return draw_pictures(26)
+def images() -> dict[str, bytes]:
+    return draw_images(26)
 
 
 def read_labels(output: str) -> pa.Table:
@@ -45,8 +45,8 @@ def read_labels(output: str) -> pa.Table:
     return pa.concat_tables([pq.read_table(filesystem.open(file)) for file in files])
 
 
-def by_picture(table: pa.Table) -> dict[str, dict]:
-    """Rows by the picture's file name, without what differs between kinds of lake."""
+def by_image(table: pa.Table) -> dict[str, dict]:
+    """Rows by the image's file name, without what differs between kinds of lake."""
     rows = {}
     for row in table.to_pylist():
         name = row.pop("image_id").replace("#", "/").rsplit("/", 1)[-1]
@@ -63,21 +63,21 @@ def state_of(output: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def labelled_files(tmp_path_factory, pictures, checkpoint) -> tuple[str, dict[str, dict]]:
+def labelled_files(tmp_path_factory, images, checkpoint) -> tuple[str, dict[str, dict]]:
     folder = tmp_path_factory.mktemp("files")
-    write_files(str(folder / "lake"), pictures)
+    write_files(str(folder / "lake"), images)
     output = str(folder / "out")
     config = LabelConfig((str(folder / "lake"),), output, weights=checkpoint, precision="float32", images_per_part=16)
     assert run(config) == 0
-    return output, by_picture(read_labels(output))
+    return output, by_image(read_labels(output))
 
 
-def test_rows_equal_the_predictor(labelled_files, pictures, checkpoint):
+def test_rows_equal_the_predictor(labelled_files, images, checkpoint):
     _, rows = labelled_files
-    assert rows.keys() == pictures.keys()
+    assert rows.keys() == images.keys()
     predictor = Predictor(load_checkpoint(checkpoint))
-    assert sum(len(row["instances"]) for row in rows.values()) > len(pictures)
-    for name, data in pictures.items():
+    assert sum(len(row["instances"]) for row in rows.values()) > len(images)
+    for name, data in images.items():
         pixels = decode_image(data, max_pixels=10**8, max_bytes=10**8)
         (expected,) = predictor([pixels])
         row = rows[name]
@@ -91,7 +91,7 @@ def test_rows_equal_the_predictor(labelled_files, pictures, checkpoint):
             assert (x + width, y + height) == pytest.approx(box[2:], abs=1e-3)
 
 
-def test_output_is_what_the_contract_says(labelled_files, pictures):
+def test_output_is_what_the_contract_says(labelled_files, images):
     output, _ = labelled_files
     assert state_of(output) == [
         "_SUCCESS",
@@ -109,7 +109,7 @@ def test_output_is_what_the_contract_says(labelled_files, pictures):
     manifest = pq.read_table(Path(output) / "manifest")
     assert manifest["image_id"].to_pylist() == table["image_id"].to_pylist()
     record = json.loads((Path(output) / "run.json").read_text())
-    assert record["counts"]["images"] == record["counts"]["ok"] == len(pictures)
+    assert record["counts"]["images"] == record["counts"]["ok"] == len(images)
     assert record["counts"]["instances"] == sum(len(i) for i in table["instances"].to_pylist())
     metadata = pq.read_metadata(Path(output) / "labels/part-000000.parquet").metadata
     assert metadata[b"yolact.identity"].decode() == record["identity_sha256"]
@@ -128,28 +128,28 @@ def test_output_is_what_the_contract_says(labelled_files, pictures):
     [("tar", "2", "disk"), ("tar", "1", "s3"), ("parquet", "1", "disk"), ("parquet", "2", "s3"), ("files", "2", "s3")],
 )
 def test_same_bits_whatever_the_actors_and_the_kind_of_lake(
-    request, tmp_path, labelled_files, pictures, checkpoint, kind, actors, where
+    request, tmp_path, labelled_files, images, checkpoint, kind, actors, where
 ):
     base = request.getfixturevalue("s3").prefix() if where == "s3" else str(tmp_path)
     write = {
-        "tar": lambda folder: write_shards(folder, pictures, 4),
-        "parquet": lambda folder: write_parquet(folder, pictures, 2),
-        "files": lambda folder: write_files(folder, pictures),
+        "tar": lambda folder: write_shards(folder, images, 4),
+        "parquet": lambda folder: write_parquet(folder, images, 2),
+        "files": lambda folder: write_files(folder, images),
     }[kind]
     write(f"{base}/lake")
     inputs = (f"{base}/lake/shard-{{000..003}}.tar",) if kind == "tar" else (f"{base}/lake",)
     output = f"{base}/out"
     assert run(LabelConfig(inputs, output, weights=checkpoint, precision="float32", num_actors=actors)) == 0
-    assert by_picture(read_labels(output)) == labelled_files[1]
+    assert by_image(read_labels(output)) == labelled_files[1]
 
 
-def test_batch_size_changes_no_more_than_float_noise(tmp_path, labelled_files, pictures, checkpoint):
-    write_files(str(tmp_path / "lake"), pictures)
+def test_batch_size_changes_no_more_than_float_noise(tmp_path, labelled_files, images, checkpoint):
+    write_files(str(tmp_path / "lake"), images)
     config = LabelConfig(
         (str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32", batch_size=5
     )
     assert run(config) == 0
-    rows = by_picture(read_labels(str(tmp_path / "out")))
+    rows = by_image(read_labels(str(tmp_path / "out")))
     for name, expected in labelled_files[1].items():
         got = rows[name]["instances"]
         assert [i["label"] for i in got] == [i["label"] for i in expected["instances"]]
@@ -158,39 +158,39 @@ def test_batch_size_changes_no_more_than_float_noise(tmp_path, labelled_files, p
             assert a["bbox"] == pytest.approx(b["bbox"], abs=1e-2)
 
 
-def test_a_finished_run_does_nothing_and_a_grown_lake_labels_what_is_new(tmp_path, pictures, checkpoint, capsys):
+def test_a_finished_run_does_nothing_and_a_grown_lake_labels_what_is_new(tmp_path, images, checkpoint, capsys):
     lake, output = tmp_path / "lake", str(tmp_path / "out")
-    names = list(pictures)
-    write_files(str(lake), {name: pictures[name] for name in names[:10]})
+    names = list(images)
+    write_files(str(lake), {name: images[name] for name in names[:10]})
     config = LabelConfig((str(lake),), output, weights=checkpoint, precision="float32")
     assert run(config) == 0
     first = (tmp_path / "out/labels/part-000000.parquet").stat().st_mtime_ns
     capsys.readouterr()
     assert run(config) == 0
     assert "nothing to do" in capsys.readouterr().out
-    write_files(str(lake), {name: pictures[name] for name in names[10:14]})
+    write_files(str(lake), {name: images[name] for name in names[10:14]})
     assert run(config) == 0
     assert "this run   4 images" in capsys.readouterr().out
     assert (tmp_path / "out/labels/part-000000.parquet").stat().st_mtime_ns == first
-    assert by_picture(read_labels(output)).keys() == set(names[:14])
+    assert by_image(read_labels(output)).keys() == set(names[:14])
 
 
-def test_what_was_replaced_is_reported_and_relabelled_only_when_asked(tmp_path, pictures, checkpoint, capsys, caplog):
-    names = list(pictures)
-    write_shards(str(tmp_path / "lake"), {name: pictures[name] for name in names[:12]}, 3)
+def test_what_was_replaced_is_reported_and_relabelled_only_when_asked(tmp_path, images, checkpoint, capsys, caplog):
+    names = list(images)
+    write_shards(str(tmp_path / "lake"), {name: images[name] for name in names[:12]}, 3)
     config = LabelConfig(
         (str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32", images_per_part=6
     )
     assert run(config) == 0
-    before = by_picture(read_labels(config.output))
-    # the second shard, which lies in both parts, gets other pictures and one more
-    write_shards(str(tmp_path / "new"), {name: pictures[name] for name in names[20:25]}, 1)
+    before = by_image(read_labels(config.output))
+    # the second shard, which lies in both parts, gets other images and one more
+    write_shards(str(tmp_path / "new"), {name: images[name] for name in names[20:25]}, 1)
     (tmp_path / "new/shard-000.tar").rename(tmp_path / "lake/shard-001.tar")
     assert run(config) == 0
     assert "were replaced since they were indexed" in caplog.text
-    assert by_picture(read_labels(config.output)) == before
+    assert by_image(read_labels(config.output)) == before
     assert run(dataclasses.replace(config, relabel_changed=True)) == 0
-    after = by_picture(read_labels(config.output))
+    after = by_image(read_labels(config.output))
     assert after.keys() == {*names[:4], *names[8:12], *names[20:25]}
     assert {name: after[name] for name in names[:4]} == {name: before[name] for name in names[:4]}
     manifest = pq.read_table(tmp_path / "out/manifest")
@@ -200,28 +200,28 @@ def test_what_was_replaced_is_reported_and_relabelled_only_when_asked(tmp_path, 
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_replaced_loose_images_are_labelled_again_once_each(tmp_path, pictures, checkpoint, capsys):
-    names = list(pictures)
-    write_files(str(tmp_path / "lake"), {f"{i}.jpg": pictures[names[i]] for i in range(6)})
+def test_replaced_loose_images_are_labelled_again_once_each(tmp_path, images, checkpoint, capsys):
+    names = list(images)
+    write_files(str(tmp_path / "lake"), {f"{i}.jpg": images[names[i]] for i in range(6)})
     config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32")
     assert run(config) == 0
-    before = by_picture(read_labels(config.output))
-    write_files(str(tmp_path / "lake"), {"1.jpg": pictures[names[11]], "4.jpg": pictures[names[14]]})
+    before = by_image(read_labels(config.output))
+    write_files(str(tmp_path / "lake"), {"1.jpg": images[names[11]], "4.jpg": images[names[14]]})
     assert run(dataclasses.replace(config, relabel_changed=True)) == 0
-    after = by_picture(read_labels(config.output))
+    after = by_image(read_labels(config.output))
     assert [row["status"] for row in after.values()] == ["ok"] * 6
     assert [name for name in after if after[name] != before[name]] == ["1.jpg", "4.jpg"]
     assert "images     6 (6 ok, 0 failed)" in capsys.readouterr().out
 
 
-def test_a_finished_table_that_holds_a_row_twice_is_healed(tmp_path, pictures, checkpoint):
+def test_a_finished_table_that_holds_a_row_twice_is_healed(tmp_path, images, checkpoint):
     """As an earlier version left it after --relabel-changed: 4.jpg stands there as it was and as it is."""
-    names = list(pictures)
+    names = list(images)
     lake, output = tmp_path / "lake", Output.at(str(tmp_path / "out"))
-    write_files(str(lake), {f"{i}.jpg": pictures[names[i]] for i in range(6)})
+    write_files(str(lake), {f"{i}.jpg": images[names[i]] for i in range(6)})
     config = LabelConfig((str(lake),), output.uri, weights=checkpoint, precision="float32")
     assert run(config) == 0
-    right = by_picture(read_labels(output.uri))
+    right = by_image(read_labels(output.uri))
     manifest = tables.read(output.manifest_part(0))
     stale = pa.array(["an older one" if row == 4 else etag for row, etag in enumerate(manifest["etag"].to_pylist())])
     doubled = pa.concat_tables([manifest, manifest.set_column(5, "etag", stale).slice(4, 1)])
@@ -241,13 +241,13 @@ def test_a_finished_table_that_holds_a_row_twice_is_healed(tmp_path, pictures, c
     assert read_labels(output.uri).num_rows == 7
 
     assert run(config) == 0
-    assert by_picture(read_labels(output.uri)) == right
+    assert by_image(read_labels(output.uri)) == right
     manifest_ids = pq.read_table(output.manifest)["image_id"].to_pylist()
     assert sorted(manifest_ids) == sorted(read_labels(output.uri)["image_id"].to_pylist())
 
 
-def test_a_finished_table_that_lost_a_file_is_completed(tmp_path, pictures, checkpoint, labelled_files):
-    write_files(str(tmp_path / "lake"), pictures)
+def test_a_finished_table_that_lost_a_file_is_completed(tmp_path, images, checkpoint, labelled_files):
+    write_files(str(tmp_path / "lake"), images)
     output = tmp_path / "out"
     config = LabelConfig(
         (str(tmp_path / "lake"),), str(output), weights=checkpoint, precision="float32", images_per_part=16
@@ -255,11 +255,11 @@ def test_a_finished_table_that_lost_a_file_is_completed(tmp_path, pictures, chec
     assert run(config) == 0
     (output / "labels/part-000001.parquet").unlink()
     assert run(config) == 0
-    assert by_picture(read_labels(str(output))) == labelled_files[1]
+    assert by_image(read_labels(str(output))) == labelled_files[1]
 
 
-def test_it_goes_on_where_it_was_stopped(tmp_path, pictures, checkpoint, labelled_files, capsys):
-    write_files(str(tmp_path / "lake"), pictures)
+def test_it_goes_on_where_it_was_stopped(tmp_path, images, checkpoint, labelled_files, capsys):
+    write_files(str(tmp_path / "lake"), images)
     output = tmp_path / "out"
     config = LabelConfig(
         (str(tmp_path / "lake"),), str(output), weights=checkpoint, precision="float32", images_per_part=16
@@ -271,7 +271,7 @@ def test_it_goes_on_where_it_was_stopped(tmp_path, pictures, checkpoint, labelle
     capsys.readouterr()
     assert run(config) == 0
     assert "this run   10 images" in capsys.readouterr().out
-    assert by_picture(read_labels(str(output))) == labelled_files[1]
+    assert by_image(read_labels(str(output))) == labelled_files[1]
 
 
 def test_another_identity_is_refused_with_both_shown(labelled_files, checkpoint, tmp_path):
@@ -284,12 +284,12 @@ def test_another_identity_is_refused_with_both_shown(labelled_files, checkpoint,
         run(LabelConfig(inputs, output, weights=other, precision="float32"))
 
 
-def test_bad_images_are_rows_and_their_neighbours_get_labels(tmp_path, labelled_files, pictures, checkpoint):
-    broken = {"empty.jpg": b"", "page.png": b"<html>not found</html>", "cut.jpg": pictures["picture-0000.jpg"][:300]}
-    write_files(str(tmp_path / "lake"), {**pictures, **broken})
+def test_bad_images_are_rows_and_their_neighbours_get_labels(tmp_path, labelled_files, images, checkpoint):
+    broken = {"empty.jpg": b"", "page.png": b"<html>not found</html>", "cut.jpg": images["picture-0000.jpg"][:300]}
+    write_files(str(tmp_path / "lake"), {**images, **broken})
     config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32")
     assert run(config) == 3
-    rows = by_picture(read_labels(str(tmp_path / "out")))
+    rows = by_image(read_labels(str(tmp_path / "out")))
     for name in broken:
         row = rows.pop(name)
         assert row["status"] != "ok"
@@ -298,8 +298,8 @@ def test_bad_images_are_rows_and_their_neighbours_get_labels(tmp_path, labelled_
     assert rows == labelled_files[1]
 
 
-def test_more_actors_than_the_cluster_holds_are_refused_at_once(tmp_path, pictures, checkpoint):
-    write_files(str(tmp_path / "lake"), dict(list(pictures.items())[:2]))
+def test_more_actors_than_the_cluster_holds_are_refused_at_once(tmp_path, images, checkpoint):
+    write_files(str(tmp_path / "lake"), dict(list(images.items())[:2]))
     config = LabelConfig((str(tmp_path / "lake"),), str(tmp_path / "out"), weights=checkpoint, precision="float32")
     for wrong in ({"num_actors": "3"}, {"device": "cuda"}):
         with pytest.raises(UsageError, match="cannot be scheduled"):

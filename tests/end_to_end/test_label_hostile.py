@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 from support.hostile_images import write_lake
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.models import save_tiny_checkpoint
 
 from jobs.label import run
@@ -31,7 +31,7 @@ def labelled(tmp_path, lake: str, name: str, checkpoint: str) -> dict[str, dict]
 
 def test_every_hostile_file_has_its_status_and_its_neighbours_their_labels(tmp_path, fault_report):
     checkpoint = str(save_tiny_checkpoint(tmp_path))
-    neighbours = {f"zz-{name}": data for name, data in draw_pictures(8).items()}
+    neighbours = {f"zz-{name}": data for name, data in draw_images(8).items()}
     write_files(str(tmp_path / "clean"), neighbours)
     clean = labelled(tmp_path, str(tmp_path / "clean"), "clean-out", checkpoint)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.lakes import draw_pictures, parquet_of, put, tar_bytes
+from support.lakes import draw_images, parquet_of, put, tar_bytes
 from support.models import save_tiny_checkpoint
 
 from jobs.label import run
@@ -29,7 +29,7 @@ def rows_of(output: Path) -> dict[str, str]:
 
 
 def test_a_list_a_table_beside_tars_and_files_that_are_passed_over(tmp_path, checkpoint):
-    images = draw_pictures(6)
+    images = draw_images(6)
     lake = tmp_path / "lake"
     put(f"{lake}/0.tar", tar_bytes([*list(images.items())[:3], ("x.jp2", b"\0")]))
     put(f"{lake}/0.parquet", parquet_of(pa.table({"url": ["https://host.example/a.jpg"], "caption": ["a"]})))
@@ -63,7 +63,7 @@ def test_a_lake_of_tables_without_image_bytes_is_refused(tmp_path, checkpoint):
 
 
 def test_file_names_that_are_not_utf8(tmp_path, checkpoint):
-    images = draw_pictures(2)
+    images = draw_images(2)
     (tmp_path / "lake").mkdir()
     for name, data in zip((b"caf\xe9.jpg", b"plain.jpg"), images.values(), strict=True):
         Path(str(tmp_path / "lake") + "/" + name.decode("utf-8", "surrogateescape")).write_bytes(data)

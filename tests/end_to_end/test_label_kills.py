@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.models import save_tiny_checkpoint
 
 FAULTS = Path(__file__).resolve().parent.parent / "support" / "faults"
@@ -20,7 +20,7 @@ FAULTS = Path(__file__).resolve().parent.parent / "support" / "faults"
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("lake")
-    write_files(str(folder / "lake"), draw_pictures(24))
+    write_files(str(folder / "lake"), draw_images(24))
     save_tiny_checkpoint(folder)
     return folder
 

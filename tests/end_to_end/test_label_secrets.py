@@ -8,7 +8,7 @@ import logging
 import pyarrow.parquet as pq
 import pytest
 from support.fault_proxy import FaultProxy
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.models import save_tiny_checkpoint
 from support.s3_server import ACCESS_KEY, SECRET_KEY
 
@@ -22,7 +22,7 @@ def test_credentials_of_the_environment_stand_nowhere(s3, tmp_path, monkeypatch,
     lake, output = s3.prefix("lake"), s3.prefix("out")
     # bytes of a bad image may come back in an error; so may those of a store's refusal
     bad = f"<Error><AWSAccessKeyId>{ACCESS_KEY}</AWSAccessKeyId>{SECRET_KEY}</Error>".encode()
-    write_files(lake, {**draw_pictures(3), "refused.jpg": bad, f"{SECRET_KEY[:4]}.jpg": b""})
+    write_files(lake, {**draw_images(3), "refused.jpg": bad, f"{SECRET_KEY[:4]}.jpg": b""})
     with FaultProxy(s3.endpoint) as proxy:
         proxy.fail("forbidden", times=3)
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)

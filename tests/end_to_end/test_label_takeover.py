@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.lakes import draw_pictures, write_shards
+from support.lakes import draw_images, write_shards
 from support.models import save_tiny_checkpoint
 
 TAKEN_OVER = "yolact: another driver took over this OUTPUT while this one stood still"
@@ -55,16 +55,16 @@ def test_a_driver_that_stood_still_leaves_the_labels_of_its_successor(s3, tmp_pa
     checkpoint = save_tiny_checkpoint(tmp_path)
     lake, output = s3.prefix("lake"), s3.prefix("out")
     filesystem = s3.filesystem()
-    pictures = draw_pictures(24)
-    names = list(pictures)
-    write_shards(f"{lake}/first", {name: pictures[name] for name in names[:16]}, 2)
+    images = draw_images(24)
+    names = list(images)
+    write_shards(f"{lake}/first", {name: images[name] for name in names[:16]}, 2)
     first = start(s3, lake, output, checkpoint)
     try:
         while not filesystem.exists(f"{output}/_state/lease.json"):
             assert first.poll() is None, first.communicate()
             time.sleep(0.02)
         first.send_signal(signal.SIGSTOP)
-        write_shards(f"{lake}/second", {name: pictures[name] for name in names[16:]}, 1)
+        write_shards(f"{lake}/second", {name: images[name] for name in names[16:]}, 1)
         code, out, err = run_to_its_end(s3, lake, output, checkpoint)
         assert code == 0, err
         assert "images     24 (24 ok, 0 failed)" in out

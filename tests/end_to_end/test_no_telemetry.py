@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.models import save_tiny_checkpoint
 from support.network import outside_calls, watch
 from support.training import draw_plates, tiny_config
@@ -23,7 +23,7 @@ def runs_a_job(test):
 def test_a_labelling_run_calls_nobody(tmp_path, precision):
     if precision == "int8":
         pytest.importorskip("openvino")
-    write_files(str(tmp_path / "lake"), draw_pictures(6))
+    write_files(str(tmp_path / "lake"), draw_images(6))
     weights = str(save_tiny_checkpoint(tmp_path))
     arguments = ["label", str(tmp_path / "lake"), "--output", str(tmp_path / "out"), "--weights", weights]
     check(watch([*COMMAND, *arguments, "--precision", precision, "--address", "local"], tmp_path / "watched"))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.training import draw_plates
 
 #: a line of Ray's C++ core, such as "[2026-11-25 23:08:37,921 I 18245 18245] logging.cc:303: …", or of its Python log
@@ -28,7 +28,7 @@ def terminal_of(*arguments: object) -> str:
 
 
 def label(folder: Path) -> str:
-    write_files(str(folder / "images"), draw_pictures(3))
+    write_files(str(folder / "images"), draw_images(3))
     return terminal_of("label", folder / "images", "--output", folder / "output", "--config", "nuclei")
 
 

@@ -38,22 +38,22 @@ def test_nuclei_are_brighter_than_the_background_and_none_is_a_speck():
 
 
 @pytest.mark.parametrize("layout", ["images", "tar"])
-def test_both_layouts_hold_the_same_pictures_and_truth(tmp_path, layout):
+def test_both_layouts_hold_the_same_images_and_truth(tmp_path, layout):
     output = tmp_path / layout
     assert run(PlatesConfig(str(output), 5, 96, 128, density=200, layout=layout, plates_per_shard=2)) == 0
     if layout == "tar":
-        pictures = {}
+        images = {}
         for shard in sorted((output / "shards").glob("*.tar")):
             with tarfile.open(shard) as tar:
-                pictures |= {member.name: tar.extractfile(member).read() for member in tar}
+                images |= {member.name: tar.extractfile(member).read() for member in tar}
     else:
-        pictures = {path.name: path.read_bytes() for path in (output / "images").iterdir()}
+        images = {path.name: path.read_bytes() for path in (output / "images").iterdir()}
     data = parse_coco(json.loads((output / "ground_truth.json").read_text()))
-    assert find_problems(data, pictures) == []
+    assert find_problems(data, images) == []
     assert len(data.images) == 5
     for index, image in enumerate(data.images):
         plate = draw_plate(0, index, 96, 128, density=200)
-        pixels = np.asarray(Image.open(io.BytesIO(pictures[image.file_name])))
+        pixels = np.asarray(Image.open(io.BytesIO(images[image.file_name])))
         assert np.array_equal(pixels, plate.pixels[..., 0])
         masks = ground_truth_arrays(image, data.label_of_category)["masks"]
         assert np.array_equal(masks, [plate.instances == n for n in range(1, plate.num_instances + 1)])

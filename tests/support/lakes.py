@@ -22,10 +22,10 @@ from jobs.lake import Source, fetch_rows
 MAX_BYTES = 10 << 20
 
 
-def draw_pictures(count: int, seed: int = 0) -> dict[str, bytes]:
+def draw_images(count: int, seed: int = 0) -> dict[str, bytes]:
     """`count` small JPEGs of ellipses on a gradient, of several sizes, by file name."""
     rng = np.random.default_rng(seed)
-    pictures = {}
+    images = {}
     for i in range(count):
         height, width = (int(side) for side in rng.integers(60, 160, 2))
         ramp = np.linspace(0, 120, width)[None, :, None] + rng.uniform(0, 60, (1, 1, 3))
@@ -37,14 +37,14 @@ def draw_pictures(count: int, seed: int = 0) -> dict[str, bytes]:
             draw.ellipse((x - a, y - b, x + a, y + b), fill=tuple(int(c) for c in rng.integers(0, 255, 3)))
         file = io.BytesIO()
         image.save(file, "JPEG", quality=92)
-        pictures[f"picture-{i:04d}.jpg"] = file.getvalue()
-    return pictures
+        images[f"picture-{i:04d}.jpg"] = file.getvalue()
+    return images
 
 
-def write_files(folder: str, pictures: Mapping[str, bytes]) -> None:
+def write_files(folder: str, images: Mapping[str, bytes]) -> None:
     filesystem, path = fsspec.url_to_fs(folder)
     filesystem.makedirs(path, exist_ok=True)
-    for name, data in pictures.items():
+    for name, data in images.items():
         filesystem.pipe_file(f"{path}/{name}", data)
 
 
@@ -59,26 +59,26 @@ def tar_bytes(members: Sequence[tuple[str, bytes]], **options: Any) -> bytes:
     return file.getvalue()
 
 
-def write_shards(folder: str, pictures: Mapping[str, bytes], shards: int) -> None:
+def write_shards(folder: str, images: Mapping[str, bytes], shards: int) -> None:
     """`shard-NNN.tar`, the images in their order, each with a .json and a .txt that are no images beside it."""
-    names = list(pictures)
+    names = list(images)
     filesystem, path = fsspec.url_to_fs(folder)
     filesystem.makedirs(path, exist_ok=True)
     for number, chosen in enumerate(np.array_split(np.arange(len(names)), shards)):
         members = []
         for i in chosen:
             stem = Path(names[i]).stem
-            members += [(f"{stem}.json", b"{}"), (names[i], pictures[names[i]]), (f"{stem}.txt", b"a caption")]
+            members += [(f"{stem}.json", b"{}"), (names[i], images[names[i]]), (f"{stem}.txt", b"a caption")]
         filesystem.pipe_file(f"{path}/shard-{number:03d}.tar", tar_bytes(members))
 
 
-def write_parquet(folder: str, pictures: Mapping[str, bytes], files: int) -> None:
+def write_parquet(folder: str, images: Mapping[str, bytes], files: int) -> None:
     """`lake-NNN.parquet` with columns `id` and `image`, several row groups each."""
-    names = list(pictures)
+    names = list(images)
     filesystem, path = fsspec.url_to_fs(folder)
     filesystem.makedirs(path, exist_ok=True)
     for number, chosen in enumerate(np.array_split(np.arange(len(names)), files)):
-        table = pa.table({"id": [names[i] for i in chosen], "image": [pictures[names[i]] for i in chosen]})
+        table = pa.table({"id": [names[i] for i in chosen], "image": [images[names[i]] for i in chosen]})
         file = io.BytesIO()
         pq.write_table(table, file, row_group_size=5)
         filesystem.pipe_file(f"{path}/lake-{number:03d}.parquet", file.getvalue())

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.tables import instance, row
 
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><svg onload=window.hacked=1>\'"`${1}.jpg'
 
 
-def pictured_rows(folder: Path, count: int, names: list[str] | None = None) -> list[dict]:
+def rows_with_images(folder: Path, count: int, names: list[str] | None = None) -> list[dict]:
     """Rows of images on the local disk, with one or two instances each; `names` replaces the file names."""
-    pictures = draw_pictures(count)
+    images = draw_images(count)
     if names:
-        pictures = dict(zip(names, pictures.values(), strict=False))
-    write_files(str(folder), pictures)
+        images = dict(zip(names, images.values(), strict=False))
+    write_files(str(folder), images)
     rng = np.random.default_rng(1)
     rows = []
-    for name, data in pictures.items():
+    for name, data in images.items():
         width, height = Image.open(io.BytesIO(data)).size
         y, x = np.mgrid[:height, :width]
         found = []

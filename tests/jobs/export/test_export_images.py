@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from support.lakes import draw_pictures, tar_bytes
+from support.lakes import draw_images, tar_bytes
 from support.tables import CLASS_NAMES, export, failed_row, instance, row, write_labels
 from support.ultralytics_reader import load_yolo
 
@@ -51,7 +51,7 @@ def labels_of(image_id: str, uri: str, data: bytes, seed: int) -> dict:
 
 @pytest.fixture(scope="module")
 def images():
-    drawn = draw_pictures(6)
+    drawn = draw_images(6)
     names = list(drawn)
     drawn[names[1]] = turned(drawn[names[1]])
     return drawn

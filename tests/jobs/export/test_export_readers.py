@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from support.lakes import draw_pictures, tar_bytes
+from support.lakes import draw_images, tar_bytes
 from support.tables import CLASS_NAMES, export, instance, row, write_labels
 from support.ultralytics_reader import load_yolo
 
@@ -51,7 +51,7 @@ def output(tmp_path_factory) -> str:
     """An OUTPUT over loose files in folders and a tar shard; the first image has 400 instances, each other one two."""
     folder = tmp_path_factory.mktemp("odd")
     lake = folder / "lake"
-    images = list(draw_pictures(len(NAMES) + 2, seed=3).values())
+    images = list(draw_images(len(NAMES) + 2, seed=3).values())
     stream = io.BytesIO()
     Image.new("RGB", (100, 64), (90, 120, 30)).save(stream, "JPEG")
     images[0] = stream.getvalue()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.lakes import draw_pictures, write_files
+from support.lakes import draw_images, write_files
 from support.models import save_tiny_checkpoint
 
 from jobs.label import run
@@ -32,14 +32,14 @@ def checkpoint(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory, checkpoint) -> tuple[LabelConfig, dict[str, bytes]]:
     folder = tmp_path_factory.mktemp("int8")
-    pictures = draw_pictures(10)
+    images = draw_images(10)
     # an image that cannot be read is left out of the calibration, and the job goes on
-    write_files(str(folder / "lake"), pictures | {"picture-broken.jpg": b"\xff\xd8\xff broken"})
+    write_files(str(folder / "lake"), images | {"picture-broken.jpg": b"\xff\xd8\xff broken"})
     config = LabelConfig(
         (str(folder / "lake"),), str(folder / "out"), weights=checkpoint, precision="int8", max_error_rate=0.5
     )
     assert run(config) == 0
-    return config, pictures
+    return config, images
 
 
 def rows_of(output: str) -> dict[str, dict]:
@@ -48,37 +48,37 @@ def rows_of(output: str) -> dict[str, dict]:
 
 
 def test_the_labels_are_those_of_the_network_that_run_json_names(labelled, checkpoint):
-    config, pictures = labelled
+    config, images = labelled
     record = json.loads(Path(config.output, "run.json").read_text())
     assert (record["precision"], record["engine"]) == ("int8", "openvino")
-    assert record["quantisation"]["images"] == len(pictures)
+    assert record["quantisation"]["images"] == len(images)
     assert len(record["quantisation"]["calibration_sha256"]) == 64
     network = OpenVinoNetwork.from_bytes(Path(config.output, "_state/int8.zip").read_bytes())
     assert network.sha256 == record["quantisation"]["model_sha256"]
     predict = Predictor(load_checkpoint(checkpoint), device="cpu", precision="int8", network=network)
     rows = rows_of(config.output)
     assert rows["picture-broken.jpg"]["status"] == "undecodable"
-    for name, data in pictures.items():
+    for name, data in images.items():
         (expected,) = predict([decode_image(data)])
         scores = [instance["score"] for instance in rows[name]["instances"]]
         assert scores == pytest.approx(expected.scores.tolist(), abs=1e-5)
 
 
 def test_a_grown_lake_is_labelled_by_the_same_network(labelled):
-    config, pictures = labelled
+    config, images = labelled
     before = json.loads(Path(config.output, "run.json").read_text())
     network = Path(config.output, "_state/int8.zip")
     written = network.stat().st_mtime_ns
-    write_files(config.inputs[0], {"zz-new.jpg": next(iter(pictures.values()))})
+    write_files(config.inputs[0], {"zz-new.jpg": next(iter(images.values()))})
     assert run(config) == 0
     after = json.loads(Path(config.output, "run.json").read_text())
     assert after["quantisation"] == before["quantisation"]
     assert network.stat().st_mtime_ns == written
     rows = rows_of(config.output)
-    assert rows["zz-new.jpg"]["instances"] == rows[next(iter(pictures))]["instances"]
+    assert rows["zz-new.jpg"]["instances"] == rows[next(iter(images))]["instances"]
 
     network.write_bytes(OpenVinoNetwork(b"another", b"one").to_bytes())
-    write_files(config.inputs[0], {"zzz-newer.jpg": next(iter(pictures.values()))})
+    write_files(config.inputs[0], {"zzz-newer.jpg": next(iter(images.values()))})
     with pytest.raises(JobError, match="not the int8 network"):
         run(config)
 

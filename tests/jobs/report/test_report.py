@@ -8,7 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from support.report_pages import HOSTILE, page_data, pictured_rows
+from support.report_pages import HOSTILE, page_data, rows_with_images
 from support.tables import CLASS_NAMES, failed_row, random_rows, row, write_labels
 
 from jobs.report import run
@@ -146,7 +146,7 @@ def test_the_review_queue_is_the_worst_of_the_whole_table(output, local_ray):
 
 
 def test_an_image_in_sample_and_queue_is_shown_once(tmp_path):
-    rows = pictured_rows(tmp_path / "lake", 8)
+    rows = rows_with_images(tmp_path / "lake", 8)
     output = write_labels(tmp_path / "out", [rows])
     page = tmp_path / "report.html"
     assert run(ReportConfig(output, str(page), samples=100, review=3)) == EXIT_OK
@@ -158,7 +158,7 @@ def test_an_image_in_sample_and_queue_is_shown_once(tmp_path):
 
 
 def test_the_page_reaches_for_nothing_and_hostile_names_stay_text(tmp_path):
-    rows = pictured_rows(tmp_path / "lake", 2)
+    rows = rows_with_images(tmp_path / "lake", 2)
     for r in rows:
         r["instances"][0]["category"] = HOSTILE
         r["instances"] = r["instances"][:1]
@@ -187,7 +187,7 @@ def test_ground_truth_marks_mistakes_and_gives_ap(tmp_path):
     from jobs.export import run as export
     from jobs.export.options import ExportConfig
 
-    rows = pictured_rows(tmp_path / "lake", 6)
+    rows = rows_with_images(tmp_path / "lake", 6)
     output = write_labels(tmp_path / "out", [rows])
     truth = tmp_path / "truth.json"
     export(ExportConfig(output, str(truth)))
@@ -219,7 +219,7 @@ def test_tables_with_nothing_to_show(tmp_path):
 
 
 def test_pieces_on_ray_give_the_same_page(tmp_path, local_ray):
-    rows = pictured_rows(tmp_path / "lake", 12)
+    rows = rows_with_images(tmp_path / "lake", 12)
     output = write_labels(tmp_path / "out", [rows], row_group_size=5)
     for name, rows_per_task in (("whole", 10**9), ("pieces", 5)):
         run(ReportConfig(output, str(tmp_path / f"{name}.html"), samples=6, rows_per_task=rows_per_task))

@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from support.report_pages import HOSTILE, pictured_rows
+from support.report_pages import HOSTILE, rows_with_images
 from support.tables import failed_row, write_labels
 
 from jobs.report import run
@@ -17,7 +17,7 @@ from jobs.report.options import ReportConfig
 def rows(tmp_path_factory):
     """Ten images, one with a hostile name, and one that failed; scores and classes are the rows' own."""
     names = [f"photo-{i}.jpg" for i in range(9)] + [HOSTILE.replace("/", "")]
-    rows = pictured_rows(tmp_path_factory.mktemp("lake"), 10, names)
+    rows = rows_with_images(tmp_path_factory.mktemp("lake"), 10, names)
     rows[0]["instances"][0]["category"] = rows[0]["instances"][0]["category"] + HOSTILE
     rows[0]["instances"][0]["label"] = 7
     return [*rows, failed_row("s3://lake/" + HOSTILE)]
@@ -213,7 +213,7 @@ def test_text_keeps_its_contrast_in_both_themes(opened, theme):
 
 def test_500_images_stay_under_30_mb_and_are_ready_in_two_seconds(browser, tmp_path):
     """The time is the page's own, the best of a few: from the start of navigation until every control works."""
-    rows = pictured_rows(tmp_path / "lake", 500)
+    rows = rows_with_images(tmp_path / "lake", 500)
     page = tmp_path / "report.html"
     run(ReportConfig(write_labels(tmp_path / "out", [rows]), str(page), samples=500, review=0))
     # photographs compress worse than drawings: make the page as heavy as its budget allows

@@ -8,9 +8,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from support.lakes import draw_pictures
+from support.lakes import draw_images
 from support.models import save_tiny_checkpoint
-from support.report_pages import page_data, pictured_rows
+from support.report_pages import page_data, rows_with_images
 from support.tables import write_labels
 
 from jobs.report import run
@@ -29,7 +29,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def pixels():
-    [data] = draw_pictures(1).values()
+    [data] = draw_images(1).values()
     return np.array(Image.open(io.BytesIO(data)))
 
 
@@ -58,7 +58,7 @@ def test_a_view_holds_every_prototype_and_ends_in_the_mask(model, pixels):
 
 
 def test_the_page_shows_as_many_as_asked(model, tmp_path):
-    rows = pictured_rows(tmp_path / "lake", 3)
+    rows = rows_with_images(tmp_path / "lake", 3)
     weights = save_tiny_checkpoint(tmp_path)
     page = tmp_path / "report.html"
     run(ReportConfig(write_labels(tmp_path / "out", [rows]), str(page), prototypes=2, weights=str(weights)))

@@ -11,7 +11,7 @@ from yolact.images.decode import ImageError, decode_image
 HEIGHT, WIDTH = 7, 11
 
 
-def picture(channels: int = 3, largest: int = 255) -> np.ndarray:
+def sample_pixels(channels: int = 3, largest: int = 255) -> np.ndarray:
     y, x, c = np.mgrid[0:HEIGHT, 0:WIDTH, 0:channels]
     return (x * 37 + y * 91 + c * 57) % (largest + 1)
 
@@ -36,7 +36,7 @@ def refused(data: bytes) -> tuple[str, str]:
 def test_true_colour(header_bytes, top_down):
     if header_bytes == 12 and top_down:
         pytest.skip("its height has no sign")
-    values = picture().astype(np.uint8)
+    values = sample_pixels().astype(np.uint8)
     rows = values[..., ::-1].reshape(HEIGHT, -1)
     data = bmp(rows, width=WIDTH, bits=24, header_bytes=header_bytes, top_down=top_down)
     assert np.array_equal(decode_image(data), values)
@@ -53,7 +53,7 @@ def test_palettes(bits, header_bytes, colours):
     palette = np.random.default_rng(bits).integers(0, 256, (number, 3))
     if colours == "grey ramp":
         palette = np.arange(number)[:, None].repeat(3, axis=1)
-    values = picture(1, number - 1)[..., 0]
+    values = sample_pixels(1, number - 1)[..., 0]
     each_bit = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
     rows = np.packbits(each_bit.reshape(HEIGHT, -1).astype(np.uint8), axis=1)
     entries = [tuple(int(value) for value in colour) for colour in palette]
@@ -76,7 +76,7 @@ def test_palettes(bits, header_bytes, colours):
 )
 def test_colour_masks(bits, masks, header_bytes):
     largest = np.array([mask // (mask & -mask) for mask in masks])
-    values = picture(3, 1023) % (largest + 1)
+    values = sample_pixels(3, 1023) % (largest + 1)
     data = bmp(
         fields(values, masks, bits), width=WIDTH, bits=bits, header_bytes=header_bytes, compression=3, masks=masks
     )
@@ -87,11 +87,11 @@ def test_colour_masks(bits, masks, header_bytes):
 @pytest.mark.parametrize("header_bytes", [56, 108, 124])
 def test_an_alpha_mask_without_any_alpha_is_opaque(header_bytes):
     masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
-    values = picture(4)
+    values = sample_pixels(4)
     values[..., 3] = 0
     options = {"width": WIDTH, "bits": 32, "header_bytes": header_bytes, "compression": 3, "masks": masks}
     assert np.array_equal(decode_image(bmp(fields(values, masks, 32), **options)), values[..., :3])
-    values[..., 3] = picture(1)[..., 0]
+    values[..., 3] = sample_pixels(1)[..., 0]
     alpha = values[..., 3:] / 255
     shown = decode_image(bmp(fields(values, masks, 32), **options)).astype(float)
     assert np.abs(shown - (values[..., :3] * alpha + 255 * (1 - alpha))).max() <= 1
@@ -130,7 +130,7 @@ def test_run_lengths_with_steps_that_end_early(bits):
 
 
 def test_other_kinds_are_named():
-    rows = picture().astype(np.uint8)[..., ::-1].reshape(HEIGHT, -1)
+    rows = sample_pixels().astype(np.uint8)[..., ::-1].reshape(HEIGHT, -1)
     for compression, name in ((4, "JPEG"), (5, "PNG"), (11, "CMYK"), (77, "77")):
         status, reason = refused(bmp(rows, width=WIDTH, bits=24, compression=compression))
         assert status == "unsupported"
@@ -145,7 +145,7 @@ def test_other_kinds_are_named():
 
 
 def test_ends_early():
-    data = bmp(picture().astype(np.uint8).reshape(HEIGHT, -1), width=WIDTH, bits=24)
+    data = bmp(sample_pixels().astype(np.uint8).reshape(HEIGHT, -1), width=WIDTH, bits=24)
     assert refused(data[:-1])[0] == "truncated"
     assert refused(data[:30])[0] == "truncated"
     assert refused(data[:8])[0] == "truncated"

@@ -19,7 +19,7 @@ from yolact.images.values import stretch
 HEIGHT, WIDTH = 24, 40
 
 
-def picture() -> np.ndarray:
+def sample_pixels() -> np.ndarray:
     """Smooth, so that lossy formats come close; its corners differ, so that a wrong turn shows."""
     y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
     return np.stack([x * 6, y * 10, np.full_like(x, 90)], axis=-1).astype(np.uint8)
@@ -57,16 +57,16 @@ def assert_rejected(data, status, reason, **limits):
     ],
 )
 def test_rgb_in_every_format(kind, options, tolerance):
-    pixels = decode_image(encoded(picture(), kind, **options))
+    pixels = decode_image(encoded(sample_pixels(), kind, **options))
     assert pixels.shape == (HEIGHT, WIDTH, 3)
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
     assert pixels.flags.writeable
-    assert np.abs(pixels.astype(int) - picture()).max() <= tolerance
+    assert np.abs(pixels.astype(int) - sample_pixels()).max() <= tolerance
 
 
 def test_jpeg_is_what_pillow_gives():
-    data = encoded(picture(), "JPEG", quality=70)
+    data = encoded(sample_pixels(), "JPEG", quality=70)
     assert np.array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
@@ -101,7 +101,7 @@ def test_exif_orientation_is_applied(kind, orientation):
 
 @pytest.mark.parametrize("junk", [b"", b"Exif\0\0", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0" + b"\xff" * 300])
 def test_broken_exif_is_passed_over(junk):
-    plain = encoded(picture(), "JPEG")
+    plain = encoded(sample_pixels(), "JPEG")
     data = plain[:2] + b"\xff\xe1" + struct.pack(">H", len(junk) + 2) + junk + plain[2:]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -112,7 +112,7 @@ def test_mutated_exif_never_costs_the_pixels():
     random = np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A], exif[0x0128] = 6, "maker", 72.0, 2
-    data = bytearray(encoded(picture(), "JPEG", exif=exif))
+    data = bytearray(encoded(sample_pixels(), "JPEG", exif=exif))
     start = data.index(b"Exif\0\0") + 6
     end = start + struct.unpack(">H", data[start - 8 : start - 6])[0] - 8
     for _ in range(300):
@@ -125,7 +125,7 @@ def test_mutated_exif_never_costs_the_pixels():
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "BMP", "WEBP"])
 def test_greyscale_gives_three_equal_channels(kind):
-    grey = picture()[..., 0]
+    grey = sample_pixels()[..., 0]
     pixels = decode_image(encoded(grey, kind, **({"lossless": True} if kind == "WEBP" else {})))
     assert np.array_equal(pixels[..., 0], pixels[..., 1])
     assert np.array_equal(pixels[..., 0], pixels[..., 2])
@@ -209,16 +209,16 @@ def test_stretch(values, expected):
 
 
 def test_cmyk_jpeg_looks_like_its_rgb_original():
-    cmyk = Image.fromarray(picture()).convert("CMYK")
+    cmyk = Image.fromarray(sample_pixels()).convert("CMYK")
     pixels = decode_image(encoded(cmyk, "JPEG", quality=95, subsampling=0))
-    assert np.abs(pixels.astype(int) - picture()).max() <= 12
+    assert np.abs(pixels.astype(int) - sample_pixels()).max() <= 12
     assert np.array_equal(decode_image(encoded(cmyk, "TIFF")), np.asarray(cmyk.convert("RGB")))
 
 
 def test_icc_profiles_are_left_aside():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
     for kind in ("PNG", "JPEG", "TIFF"):
-        data, plain = encoded(picture(), kind, icc_profile=profile), encoded(picture(), kind)
+        data, plain = encoded(sample_pixels(), kind, icc_profile=profile), encoded(sample_pixels(), kind)
         assert np.array_equal(decode_image(data), decode_image(plain))
 
 
@@ -300,7 +300,7 @@ def test_no_images(data, status, reason):
 def test_other_decoders_of_pillow_are_out_of_reach(kind, name):
     options = {"rle": True} if kind == "TGA" else {}
     with pytest.raises(ImageError, match=name):
-        decode_image(encoded(np.tile(picture(), (2, 2, 1)), kind, **options))
+        decode_image(encoded(np.tile(sample_pixels(), (2, 2, 1)), kind, **options))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF"])
@@ -309,7 +309,7 @@ def test_damage_of_any_sort_is_an_image_error_and_no_warning(kind):
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
     options = {} if kind in ("GIF", "BMP") else {"exif": exif}
-    data = encoded(picture(), kind, **options)
+    data = encoded(sample_pixels(), kind, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(300):
@@ -323,7 +323,7 @@ def test_damage_of_any_sort_is_an_image_error_and_no_warning(kind):
 
 
 def test_limits():
-    data = encoded(picture(), "PNG")
+    data = encoded(sample_pixels(), "PNG")
     assert decode_image(data, max_pixels=HEIGHT * WIDTH, max_bytes=len(data)).shape == (HEIGHT, WIDTH, 3)
     assert_rejected(data, "too_large", r"40 × 24 pixels, 959 allowed", max_pixels=HEIGHT * WIDTH - 1)
     assert_rejected(data, "too_large", "bytes", max_bytes=len(data) - 1)
@@ -334,11 +334,11 @@ def test_pillows_own_limit_neither_warns_nor_forbids(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for kind in ("JPEG", "PNG", "BMP"):
-            assert decode_image(encoded(picture(), kind)).shape == (HEIGHT, WIDTH, 3)
+            assert decode_image(encoded(sample_pixels(), kind)).shape == (HEIGHT, WIDTH, 3)
 
 
 def test_decoding_in_threads_leaves_the_warning_filters_alone():
-    files = [encoded(picture(), kind) for kind in ("JPEG", "TIFF", "GIF", "PNG")]
+    files = [encoded(sample_pixels(), kind) for kind in ("JPEG", "TIFF", "GIF", "PNG")]
     before = list(warnings.filters)
     threads = [threading.Thread(target=lambda: [decode_image(data) for data in files * 10]) for _ in range(4)]
     for thread in threads:

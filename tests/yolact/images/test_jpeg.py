@@ -14,14 +14,14 @@ from support.hostile_images import ycck_jpeg
 from yolact.images.decode import ImageError, decode_image
 from yolact.images.jpeg import without_side_segments
 
-#: by `cjpeg -arithmetic -quality 90` of libjpeg-turbo, from the pixels of `picture`
+#: by `cjpeg -arithmetic -quality 90` of libjpeg-turbo, from the pixels of `sample_pixels`
 ARITHMETIC = """
 /9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQERMUFRUVDA8XGBYUGBIU
 FRT/2wBDAQMEBAUEBQkFBQkUDQsNFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBT/yQARCAAQABgDASIAAhEB
 AxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwD/AOfgzh4HWx64PeOQ7m2AqDVof7UWBLJmEqH7uI9ig48iFRFfyVMny6wBD5t+wImHejKqnfqSwItY
 H46srU2oC4Qg/9k=
 """
-#: by `imagecodecs.jpeg8_encode(…, lossless=True)`, from the pixels of `picture`
+#: by `imagecodecs.jpeg8_encode(…, lossless=True)`, from the pixels of `sample_pixels`
 LOSSLESS = """
 /9j/7gAOQWRvYmUAZAAAAAAA/8MAEQgAEAAYA1IRAEcRAEIRAP/EABcAAQEBAQAAAAAAAAAAAAAAAAAECAb/2gAMA1IARwBCAAEAAM/5/wCZqKioqKioqK
 ioqKioqKioqKioqKioqKheqKioqKioqKioqKioqKioqKioqKioqKheqKioqKioqKioqKioqKioqKioqKioqKheqKioqKioqKioqKioqKioqKioqKioqKhe
@@ -32,7 +32,7 @@ ioqKioqKioqKioqKioqKioqKioqKj/2Q==
 """
 
 
-def picture() -> np.ndarray:
+def sample_pixels() -> np.ndarray:
     y, x = np.mgrid[0:16, 0:24]
     return np.stack([x * 10, y * 15, np.full_like(x, 90)], axis=-1).astype(np.uint8)
 
@@ -85,19 +85,19 @@ def refused(data: bytes) -> tuple[str, str]:
     ids=ascii,
 )
 def test_short_and_broken_segments_cost_no_pixels(marker, body):
-    plain = encoded(picture())
+    plain = encoded(sample_pixels())
     assert np.array_equal(decode_image(with_segment(plain, marker, body)), decode_image(plain))
 
 
 def test_ordinary_files_are_given_to_the_decoder_as_they_are():
-    plain = encoded(picture())
+    plain = encoded(sample_pixels())
     assert without_side_segments(plain) == (plain, 1)
     assert without_side_segments(plain)[0] is plain
     assert without_side_segments(with_segment(plain, 0xE1, exif(6))) == (plain, 6)
 
 
 def test_padding_and_stray_bytes_between_segments():
-    plain = encoded(picture())
+    plain = encoded(sample_pixels())
     behind_the_first = 4 + int.from_bytes(plain[4:6], "big")
     for stray in (b"\xff", b"\xff\xff\xff", b"\x00\x12\x34", b"\xff\x01"):
         for more in (b"", segment(0xE0, b"JFIF")):
@@ -106,7 +106,7 @@ def test_padding_and_stray_bytes_between_segments():
 
 
 def test_orientation_is_taken_from_the_first_exif_segment_and_not_from_xmp():
-    plain = encoded(picture())
+    plain = encoded(sample_pixels())
     turned = np.rot90(decode_image(plain), -1)
     assert np.array_equal(decode_image(with_segment(plain, 0xE1, exif(6))), turned)
     both = with_segment(with_segment(plain, 0xE1, exif(3)), 0xE1, exif(6))
@@ -126,7 +126,7 @@ def test_orientation_of_every_number_type(number_type, order):
     mark = b"II*\0" if order == "<" else b"MM\0*"
     entry = struct.pack(order + "HHI", 0x0112, number_type, 1) + struct.pack(order + code, 8).ljust(4, b"\0")
     data = mark + struct.pack(order + "IH", 8, 1) + entry + bytes(4)
-    plain = encoded(picture())
+    plain = encoded(sample_pixels())
     turned = decode_image(with_segment(plain, 0xE1, b"Exif\0\0" + data))
     assert np.array_equal(turned, np.rot90(decode_image(plain)))
 
@@ -137,19 +137,19 @@ def test_orientation_of_every_number_type(number_type, order):
     ids=str,
 )
 def test_kinds_of_coding(options):
-    assert np.abs(decode_image(encoded(picture(), **options)).astype(int) - picture()).max() <= 8
+    assert np.abs(decode_image(encoded(sample_pixels(), **options)).astype(int) - sample_pixels()).max() <= 8
 
 
 def test_arithmetic_coding_and_lossless():
-    assert np.abs(decode_image(base64.b64decode(ARITHMETIC)).astype(int) - picture()).max() <= 9
-    assert np.array_equal(decode_image(base64.b64decode(LOSSLESS)), picture())
+    assert np.abs(decode_image(base64.b64decode(ARITHMETIC)).astype(int) - sample_pixels()).max() <= 9
+    assert np.array_equal(decode_image(base64.b64decode(LOSSLESS)), sample_pixels())
 
 
 def test_cmyk_with_and_without_the_marker_of_adobe():
     """Without it the numbers are inverted all the same, as libvips and OpenCV have it."""
-    cmyk = Image.fromarray(picture()).convert("CMYK")
+    cmyk = Image.fromarray(sample_pixels()).convert("CMYK")
     marked = encoded(cmyk)
-    assert np.abs(decode_image(marked).astype(int) - picture()).max() <= 12
+    assert np.abs(decode_image(marked).astype(int) - sample_pixels()).max() <= 12
     start = marked.index(b"Adobe") - 4
     unmarked = marked[:start] + marked[start + 2 + int.from_bytes(marked[start + 2 : start + 4], "big") :]
     assert np.array_equal(decode_image(unmarked), decode_image(marked))
@@ -163,9 +163,9 @@ def test_ycck():
 
 def test_several_images_in_one_file():
     stream = io.BytesIO()
-    first = Image.fromarray(picture())
+    first = Image.fromarray(sample_pixels())
     first.save(stream, "MPO", save_all=True, append_images=[Image.new("RGB", (5, 5))], quality=95, subsampling=0)
-    assert np.abs(decode_image(stream.getvalue()).astype(int) - picture()).max() <= 8
+    assert np.abs(decode_image(stream.getvalue()).astype(int) - sample_pixels()).max() <= 8
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_several_images_in_one_file():
     ],
 )
 def test_other_kinds_are_named(marker, bits, name):
-    data = bytearray(encoded(picture()))
+    data = bytearray(encoded(sample_pixels()))
     place = data.index(b"\xff\xc0")
     data[place + 1], data[place + 4] = marker, bits
     status, reason = refused(bytes(data))

@@ -17,7 +17,7 @@ from yolact.images.header import stored_orientation
 from yolact.images.kinds import describe_no_image, image_kind, other_image_kind
 
 
-def picture() -> np.ndarray:
+def sample_pixels() -> np.ndarray:
     y, x = np.mgrid[0:48, 0:64]
     return np.stack([x * 3, y * 5, np.full_like(x, 90)], axis=-1).astype(np.uint8)
 
@@ -123,16 +123,16 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 
 def test_avif_with_alpha_and_of_several_frames():
-    first, second = Image.fromarray(picture()), Image.new("RGB", (64, 48), "red")
+    first, second = Image.fromarray(sample_pixels()), Image.new("RGB", (64, 48), "red")
     data = encoded(first, "AVIF", quality=95, subsampling="4:4:4", save_all=True, append_images=[second])
-    assert np.abs(decode_image(data).astype(int) - picture()).max() <= 8
+    assert np.abs(decode_image(data).astype(int) - sample_pixels()).max() <= 8
     transparent = first.copy()
     transparent.putalpha(0)
     assert (decode_image(encoded(transparent, "AVIF")) == 255).all()
 
 
 def test_the_size_of_an_avif_is_checked_on_its_header():
-    data = encoded(Image.fromarray(picture()), "AVIF")
+    data = encoded(Image.fromarray(sample_pixels()), "AVIF")
     with pytest.raises(ImageError, match="64 × 48 pixels, 3071 allowed") as caught:
         decode_image(data, max_pixels=64 * 48 - 1)
     assert caught.value.status == "too_large"
@@ -146,11 +146,11 @@ def heic(image: Image.Image, **options: object) -> bytes:
 
 
 def test_heic():
-    data = heic(Image.fromarray(picture()), quality=95, chroma=444)
+    data = heic(Image.fromarray(sample_pixels()), quality=95, chroma=444)
     assert image_kind(data) == "HEIC"
     pixels = decode_image(data)
     assert pixels.flags.writeable
-    assert np.abs(pixels.astype(int) - picture()).max() <= 8
+    assert np.abs(pixels.astype(int) - sample_pixels()).max() <= 8
     with pytest.raises(ImageError, match="64 × 48 pixels, 100 allowed"):
         decode_image(data, max_pixels=100)
 
@@ -160,11 +160,11 @@ def test_heic_is_upright(orientation):
     """HEIC files turn by a property of the container; EXIF data beside it says the same and counts once."""
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = Image.fromarray(picture())
+    image = Image.fromarray(sample_pixels())
     stored = image if orientation == 1 else image.transpose(_UNDO[orientation])
     pixels = decode_image(heic(stored, quality=95, chroma=444, exif=exif.tobytes()))
-    assert pixels.shape == picture().shape
-    assert np.abs(pixels.astype(int) - picture()).max() <= 8
+    assert pixels.shape == sample_pixels().shape
+    assert np.abs(pixels.astype(int) - sample_pixels()).max() <= 8
 
 
 _UNDO = {
@@ -193,7 +193,7 @@ def test_heic_without_its_extra_says_what_to_install(monkeypatch):
 def test_the_orientation_that_is_stored_is_the_one_that_is_applied(kind):
     exif = Image.Exif()
     exif[0x0112] = 6
-    image = Image.fromarray(picture())
+    image = Image.fromarray(sample_pixels())
     assert stored_orientation(encoded(image, kind, exif=exif)) == 6
     assert stored_orientation(encoded(image, kind)) == 1
     assert stored_orientation(b"no image") is None

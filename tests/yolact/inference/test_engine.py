@@ -58,7 +58,7 @@ def expected(model, images):
 
 
 @pytest.fixture(scope="module")
-def pictures():
+def photos():
     rng = np.random.default_rng(0)
     return [rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for height, width in ((60, 80), (150, 97))]
 
@@ -133,10 +133,10 @@ def test_openvino_runs_beside_its_caller(model, images):
 
 
 @needs_openvino
-def test_images_after_one_another_are_as_if_alone(model, pictures):
+def test_images_after_one_another_are_as_if_alone(model, photos):
     predict = Predictor(model, device="cpu", engine="openvino", score_threshold=0.0)
-    together = predict([*pictures, *pictures])
-    alone = [predict([picture])[0] for picture in (*pictures, *pictures)]
+    together = predict([*photos, *photos])
+    alone = [predict([photo])[0] for photo in (*photos, *photos)]
     for one, other in zip(together, alone, strict=True):
         assert len(one) > 0
         assert np.array_equal(one.scores, other.scores)
@@ -144,10 +144,10 @@ def test_images_after_one_another_are_as_if_alone(model, pictures):
 
 
 @needs_openvino
-def test_int8(model, pictures):
+def test_int8(model, photos):
     from yolact.inference.openvino_engine import quantise
 
-    prepared = [Predictor(model, device="cpu").prepare(picture) for picture in pictures]
+    prepared = [Predictor(model, device="cpu").prepare(photo) for photo in photos]
     network = quantise(model, prepared)
     assert len(network.weights) < 0.5 * sum(4 * parameter.numel() for parameter in model.parameters())
     full = Predictor(model, device="cpu", batch_size=2).infer(prepared)
@@ -155,7 +155,7 @@ def test_int8(model, pictures):
     assert (predict.precision, predict.choice.engine) == ("int8", "openvino")
     errors = relative_errors(predict.infer(prepared), full)
     assert 0 < max(errors) < 0.5
-    assert all(len(found) for found in predict(pictures))
+    assert all(len(found) for found in predict(photos))
     with pytest.raises(ValueError, match="images to calibrate on"):
         quantise(model, [])
 

@@ -40,7 +40,7 @@ def assert_same(raw, anchors, nms_config, threshold, height, width):
 
 @pytest.mark.compute
 @pytest.mark.parametrize("instances", [100, 10])
-def test_a_picture_of_many_and_one_of_few(instances):
+def test_an_image_of_many_and_one_of_few(instances):
     config = CONFIGS["yolact_resnet50"]
     raw, anchors = make_scene(config, instances)
     assert raw.class_logits.shape == (1, 19248, 81)
