@@ -15,8 +15,8 @@ from torch import Tensor
 from yolact.geometry.outlines import DOUBT, THRESHOLD, axis, sides_of_half, soft_corners
 
 #: how many output columns of boundary cells are computed together; limits the memory for masks with many edges
-_ITEMS_AT_ONCE = 16_000_000
-#: corrections of an estimated row in each direction. The estimate is off by rounding alone, so one is enough
+_ITEMS_AT_ONCE = 8_000_000
+#: corrections of an estimated row in each direction. The estimate is off by rounding alone, so that one would do
 _CORRECTIONS = 2
 
 

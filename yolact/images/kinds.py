@@ -16,7 +16,8 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
 )
-#: files of boxes (ISO base media files) by the brands in their first box; the first line that has one tells
+#: files of boxes (ISO base media files) by the brands in their first box; the first line with one of the file's brands
+#: names its kind
 _BRANDS: tuple[tuple[tuple[bytes, ...], str], ...] = (
     ((b"avif", b"avis"), "AVIF"),
     ((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),

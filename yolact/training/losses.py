@@ -179,7 +179,7 @@ def prepare_target(target: Target, anchors: Tensor, input_size: int) -> ImageTar
         input_size: side of the network input in pixels, the frame of the target's boxes.
     """
     device = anchors.device
-    # in double precision: see `yolact.matching.anchor_corners` for what a last bit decides
+    # in double precision: see `yolact.training.matching.anchor_corners` for what a last bit decides
     boxes = (target["boxes"].to(device, torch.float64) / input_size).to(torch.float32)
     labels = target["labels"].to(device)
     crowd = target["is_crowd"].to(device, torch.bool)
