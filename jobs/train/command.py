@@ -9,7 +9,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ import ray.train
 import ray.train.torch
 
 from jobs import storage
+from jobs.runtime.cluster import Node, NodeGroup, alive_nodes, node_groups
 from jobs.runtime.errors import EXIT_OK, JobError, UsageError
 from jobs.runtime.logs import configure_logging, in_worker, run_id
 from jobs.runtime.metrics import JobMetrics
@@ -53,6 +54,7 @@ def run_training(config: TrainConfig) -> int:
     _describe(settings, train.data, say)
     # Ray sets a handler of SIGTERM when it starts, so this one comes after it
     with ray_session(config.address), stopped_by_sigterm():
+        check_room(alive_nodes(), node_groups(), workers[0], config.use_gpu)
         lines = start_line_queue()
         plan = RunPlan(
             settings=settings,
@@ -68,6 +70,26 @@ def run_training(config: TrainConfig) -> int:
         with LinePrinter(lines, say):
             result = _fit(_trainer(config, plan, workers))
         return _finish(config.output, result)
+
+
+def check_room(nodes: Sequence[Node], groups: Sequence[NodeGroup] | None, workers: int, use_gpu: bool) -> None:
+    """Raises `UsageError` where the cluster can never hold so many workers: Ray would try to place them for ever.
+
+    Args:
+        nodes: the present nodes.
+        groups: the most nodes of each kind that an autoscaler may run; None without one, or if that cannot be read.
+        workers: the fewest of the run. Each takes a CPU, and with `use_gpu` a GPU.
+    """
+    if groups is None and not any(node.cpus for node in nodes):
+        return  # a cluster without any CPU can only be one that grows
+    coming = [group.node for group in groups or [] for _ in range(group.most)]
+    # the present nodes belong to the groups, so the larger of the two counts
+    most = max(sum(int(min(node.cpus, node.gpus) if use_gpu else node.cpus) for node in of) for of in (nodes, coming))
+    if workers > most:
+        raise UsageError(
+            f"{workers} training workers cannot be scheduled: each takes a CPU{' and a GPU' * use_gpu}, and the "
+            f"cluster {'has' if groups is None else 'grows to'} room for {most}; use fewer --num-workers"
+        )
 
 
 def _open_data(config: TrainConfig, say: Callable[[str], None]) -> tuple[ImageSet, ImageSet | None]:

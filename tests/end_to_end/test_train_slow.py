@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+from ray.cluster_utils import Cluster
 from support.training import draw_plates, read_metrics, tiny_config
 
 from yolact.weights.checkpoint import load_checkpoint
@@ -65,9 +68,20 @@ def assert_same_losses(found, wanted, steps, tolerance=1e-3):
             assert found[step][name] == pytest.approx(wanted[step][name], rel=tolerance), (step, name)
 
 
+@pytest.fixture
+def three_cpus():
+    """The address of a Ray that counts three CPUs, whatever the machine has."""
+    home = tempfile.mkdtemp(prefix="ray-")  # short, for Ray's sockets, and no other run's cluster
+    node = {"num_cpus": 3, "include_dashboard": False, "temp_dir": home}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    yield cluster.address
+    cluster.shutdown()
+    shutil.rmtree(home, ignore_errors=True)
+
+
 @pytest.mark.parametrize("workers", ["2", "3"])  # a batch of 4: even and uneven shares
-def test_several_workers_have_the_losses_of_one(tmp_path, plates, undisturbed, workers):
-    train(tmp_path, plates, "run", "--num-workers", workers, "--stop-after", "20")
+def test_several_workers_have_the_losses_of_one(tmp_path, plates, undisturbed, three_cpus, workers):
+    train(tmp_path, plates, "run", "--num-workers", workers, "--stop-after", "20", "--address", three_cpus)
     assert_same_losses(read_metrics(tmp_path / "run"), undisturbed, range(1, 21))
 
 

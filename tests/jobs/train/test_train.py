@@ -17,9 +17,10 @@ from support.models import official_stand_in
 from support.tables import CLASS_NAMES, instance, row, write_labels
 from support.training import draw_plates, read_metrics, train_config
 
+from jobs.runtime.cluster import Node, NodeGroup
 from jobs.runtime.errors import JobError, UsageError
 from jobs.train import run
-from jobs.train.command import _describe, _with_objects_only, model_config_for
+from jobs.train.command import _describe, _with_objects_only, check_room, model_config_for
 from jobs.train.data import ImageSet, open_image_set
 from jobs.train.log import TrainingLog
 from jobs.train.options import RECIPES, TrainConfig, check_workers, resolve_settings
@@ -82,6 +83,28 @@ def test_workers_that_cannot_share_the_batch_are_bad_usage():
         workers(config="yolact_base", num_workers="2:9")
     with pytest.raises(UsageError, match="only GPU workers can share batch norm"):
         workers(num_workers="2", freeze_batch_norm=False)
+
+
+@pytest.mark.parametrize(
+    ("workers", "use_gpu", "fits"),
+    [(3, False, True), (4, False, False), (2, True, True), (3, True, False)],
+)
+def test_workers_that_a_cluster_can_never_hold_are_refused(workers, use_gpu, fits):
+    """Two nodes: halves of CPUs hold no worker, and a GPU without a CPU neither."""
+    nodes = [Node(2.5, 1), Node(1, 4)]
+    groups = [NodeGroup(node, 1) for node in nodes]
+    for present, grows in ((nodes, None), ([Node(0, 0)], groups), (nodes[:1], groups)):
+        if fits:
+            check_room(present, grows, workers, use_gpu)
+        else:
+            with pytest.raises(UsageError, match=f"{workers} training workers cannot be scheduled"):
+                check_room(present, grows, workers, use_gpu)
+    check_room([Node(0, 0)], None, workers, use_gpu)
+
+
+def test_more_workers_than_cpus_end_at_once_in_one_line(tmp_path, plates):
+    with pytest.raises(UsageError, match=r"3 training workers cannot be scheduled: .* has room for 2;"):
+        run(train_config(tmp_path, plates, num_workers="3", batch_size=4, freeze_batch_norm=True))
 
 
 @pytest.mark.parametrize(
