@@ -102,7 +102,7 @@ def test_workers_that_a_cluster_can_never_hold_are_refused(workers, use_gpu, fit
     check_room([Node(0, 0)], None, workers, use_gpu)
 
 
-def test_more_workers_than_cpus_end_at_once_in_one_line(tmp_path, plates):
+def test_more_workers_than_cpus_end_at_once_in_one_line(local_ray, tmp_path, plates):
     with pytest.raises(UsageError, match=r"3 training workers cannot be scheduled: .* has room for 2;"):
         run(train_config(tmp_path, plates, num_workers="3", batch_size=4, freeze_batch_norm=True))
 
