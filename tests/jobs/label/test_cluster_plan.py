@@ -1,3 +1,5 @@
+"""How a cluster's CPUs and GPUs are shared between decoding and the model."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""One driver at a time holds an OUTPUT: taking the lease, losing it, taking it over."""
+
 from __future__ import annotations
 
 import ast

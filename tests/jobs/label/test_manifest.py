@@ -1,3 +1,5 @@
+"""Parts and units of a lake: how it is cut, and how it grows."""
+
 from __future__ import annotations
 
 import numpy as np

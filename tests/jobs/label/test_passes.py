@@ -1,3 +1,5 @@
+"""Which units a run tries again, and when one image at a time, with a pipeline that follows a script."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

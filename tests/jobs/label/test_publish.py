@@ -1,3 +1,5 @@
+"""A part is published once, from its staged units, with its books and hashes of ids."""
+
 from __future__ import annotations
 
 import pyarrow as pa

@@ -1,3 +1,5 @@
+"""A unit on its way through the pipeline: packing images, and the rows of its labels."""
+
 from __future__ import annotations
 
 import io
