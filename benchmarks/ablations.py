@@ -20,7 +20,8 @@ from jobs.train.validation import detect_images
 from yolact.coco.annotations import coco_json
 from yolact.coco.evaluation import evaluate_instances
 from yolact.images.decode import decode_image
-from yolact.images.prepare import network_input, prepare_image
+from yolact.images.network_input import network_input
+from yolact.images.prepare import prepare_image
 from yolact.inference.nms import NMS_KINDS
 from yolact.inference.postprocess import detect
 from yolact.network.model import build_yolact

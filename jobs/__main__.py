@@ -11,6 +11,8 @@ import select
 import sys
 from typing import Annotated, Any
 
+import tyro
+
 from jobs.runtime.errors import EXIT_OK, EXIT_OUTPUT_CLOSED, EXIT_USAGE, UsageError, exit_code_of
 
 #: command → (its config class in `jobs.<module>`, one line of help); a module is imported when its command is used
@@ -41,8 +43,6 @@ def overview() -> str:
 
 def parse_config(command: str, arguments: list[str]) -> Any:
     """Turn flags into the command's frozen config; a bad flag is `UsageError` in one line."""
-    import tyro
-
     module = importlib.import_module("jobs." + command.replace("-", "_"))
     config_class = getattr(module, COMMANDS[command][0])
     printed = io.StringIO()
@@ -58,8 +58,6 @@ def parse_config(command: str, arguments: list[str]) -> Any:
 
 def print_completion(shells: list[str]) -> int:
     """Print the completion script of one shell for all commands: `yolact --tyro-print-completion bash`."""
-    import tyro
-
     if len(shells) != 1 or shells[0] not in SHELLS:
         raise UsageError(f"--tyro-print-completion takes one of: {', '.join(SHELLS)}")
     choices: Any = None

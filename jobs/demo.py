@@ -8,9 +8,13 @@ Takes two to four minutes on 2 cores, Ray's start included. Prints the AP agains
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jobs import evaluate, label, plates, report
 from jobs.runtime.errors import EXIT_OK
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,9 @@ class DemoConfig:
 
 def run(config: DemoConfig) -> int:
     """Draw, label, evaluate, make the report page; returns the exit code of the labelling."""
-    from jobs.table.output import Output  # imports the stores, which --help does not need
+    import pyarrow.parquet as pq
+
+    from jobs.table.output import Output
 
     lake, labels = f"{config.output}/lake", f"{config.output}/labels"
     truth, page = f"{lake}/ground_truth.json", f"{config.output}/report.html"
@@ -38,7 +44,7 @@ def run(config: DemoConfig) -> int:
     if exit_code != EXIT_OK:
         return exit_code
     print("\n== what was written")
-    _show_rows(Output(labels).labels)
+    _show_rows(pq.read_table(Output(labels).labels))
     print(f"\n== yolact evaluate {labels} --ground-truth {truth} --max-detections 500", flush=True)
     evaluate.run(evaluate.EvaluateConfig(labels, truth, max_detections=(500,)))
     print(f"\n== yolact report {labels} --output {page} --ground-truth {truth}", flush=True)
@@ -51,10 +57,7 @@ def run(config: DemoConfig) -> int:
     return exit_code
 
 
-def _show_rows(folder: str) -> None:
-    import pyarrow.parquet as pq  # not at the top: --help shall be quick
-
-    table = pq.read_table(folder)
+def _show_rows(table: pa.Table) -> None:
     for row in table.slice(0, 3).to_pylist():
         found = f"{row['height']}×{row['width']}, {len(row['instances'])} instances"
         print(f"  {row['image_id']}: {row['status']}, {found}")

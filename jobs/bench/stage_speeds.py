@@ -28,7 +28,8 @@ from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
 from jobs.table.record import RunRecord
 from yolact.images.decode import ImageError, decode_image
-from yolact.images.prepare import PreparedImage, network_input, prepare_image
+from yolact.images.network_input import network_input
+from yolact.images.prepare import PreparedImage, prepare_image
 
 if TYPE_CHECKING:
     from jobs.label.plan import Plan

@@ -37,7 +37,7 @@ def export_program(model: Yolact) -> torch.export.ExportedProgram:
 def write_onnx(program: torch.export.ExportedProgram, path: Path) -> Run:
     """One file with its weights in it; what is given back runs it by ONNX Runtime."""
     try:
-        import onnxruntime
+        import onnxruntime  # of the extra [onnx]
 
         # the exporter prints its own steps
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -19,9 +19,9 @@ from jobs.label.options import LabelConfig, check_options
 from jobs.label.run_end import RunEnd
 from jobs.lake import ParquetColumns
 from jobs.runtime.errors import EXIT_RUN_AGAIN, JobError, exit_code_for_failures
+from jobs.runtime.interrupts import stopped_by_sigterm
 from jobs.runtime.logs import configure_logging
 from jobs.runtime.model_source import resolve_model
-from jobs.runtime.ray_session import stopped_by_sigterm
 from jobs.table import record as run_record
 from jobs.table.output import Output
 from jobs.table.record import RunRecord

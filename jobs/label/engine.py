@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,12 +15,10 @@ from jobs.runtime.errors import UsageError
 from yolact.inference.engine_choice import Capabilities, EngineChoice, capabilities_here, choose_engine
 
 if TYPE_CHECKING:
-    from ray import ObjectRef
-
     from jobs.label.options import LabelConfig
     from jobs.label.pipeline.stages import IndexedLake
+    from jobs.label.predictors import PredictorSettings
     from jobs.table.record import RunRecord
-    from yolact.inference.predictor import Predictor
     from yolact.network.model import Yolact
 
 log = logging.getLogger(__name__)
@@ -82,6 +79,9 @@ def predictor_settings(
     keep_quantisation: Callable[[dict[str, Any]], None],
 ) -> PredictorSettings:
     """The settings of the actors' predictors. Puts `model` into Ray's object store. See `network_for_actors`."""
+    # imports torch; by now the thread that loaded the model has imported it, while Ray started
+    from jobs.label.predictors import PredictorSettings, network_for_actors
+
     weights = ray.put(model)
     return PredictorSettings(
         weights,
@@ -94,74 +94,3 @@ def predictor_settings(
         engine=record.engine,
         network=network_for_actors(record, lake, model, weights, plan, keep_quantisation=keep_quantisation),
     )
-
-
-def network_for_actors(
-    record: RunRecord,
-    lake: IndexedLake,
-    model: Yolact,
-    weights: ObjectRef,
-    plan: Plan,
-    *,
-    keep_quantisation: Callable[[dict[str, Any]], None],
-) -> ObjectRef | None:
-    """The model as an OpenVINO network, made once for all actors; None if another engine runs the model.
-
-    An int8 network is quantised once for a run, on a sample of `lake`. `keep_quantisation` writes to run.json which
-    network it is, before the first label. A later start finds this in `record` and uses the same network. `weights` is
-    `model` in Ray's object store.
-    """
-    if record.engine != "openvino" or not lake.parts:
-        return None
-    # it imports torch: here, the thread that loads the model has done so already, while Ray started
-    from jobs.label.networks import converted, quantise_on_lake, read_quantised
-
-    if record.precision != "int8":
-        # without OpenVINO on the driver, each actor converts the model itself
-        return ray.put(converted(model, record.weights.sha256)) if capabilities_here("cpu").openvino else None
-    if record.quantisation is None:
-        network, quantisation = quantise_on_lake(lake, weights, record.weights.sha256, plan)
-        keep_quantisation(quantisation)
-    else:
-        network = read_quantised(lake.output, record.quantisation)
-    return ray.put(network)
-
-
-@dataclass(frozen=True)
-class PredictorSettings:
-    """What an actor needs to make its `Predictor`; `model` is a reference into Ray's object store."""
-
-    model: ObjectRef
-    device: str
-    precision: str
-    score_threshold: float
-    max_detections: int
-    nms: str
-    batch_size: int | None
-    engine: str
-    network: ObjectRef | None
-    """the model as an OpenVINO network, if that engine runs it"""
-
-    def make_predictor(self, threads: int) -> Predictor:
-        """Make the predictor; called in the actor's process. `threads` is the number of CPU threads of the network."""
-        # only an actor needs torch; the driver imports this module before torch
-        import torch
-
-        from yolact.inference.predictor import Predictor
-
-        torch.set_num_threads(threads)
-        options: dict[str, Any] = {
-            "device": self.device,
-            "precision": self.precision,
-            "score_threshold": self.score_threshold,
-            "max_detections": self.max_detections,
-            "nms": self.nms,
-            "batch_size": self.batch_size,
-            "engine": self.engine,
-            "network": None if self.network is None else ray.get(self.network),
-        }
-        predictor = Predictor(ray.get(self.model), **options)
-        if predictor.choice.engine == "openvino":
-            # torch makes masks while OpenVINO's threads run the network; more torch threads would take its cores
-            torch.set_num_threads(1)
-        return predictor

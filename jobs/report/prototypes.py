@@ -14,7 +14,8 @@ from PIL import Image
 
 from jobs.report.cards import data_uri, thumbnail, webp_bytes
 from yolact.geometry.masks import assemble_masks, crop_masks, crop_regions
-from yolact.images.prepare import network_input, prepare_image
+from yolact.images.network_input import network_input
+from yolact.images.prepare import prepare_image
 from yolact.inference.nms import NMS_KINDS
 from yolact.inference.postprocess import detect
 from yolact.network.model import Yolact

@@ -46,6 +46,7 @@ _COMMON_TAGS = ("job", "run")
 
 @functools.cache
 def _ray_metric(name: str) -> Any:
+    # the stages import this file, and they work without Ray; only a process of Ray gets here
     import ray.util.metrics
 
     spec = METRICS[name]

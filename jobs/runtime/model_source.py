@@ -27,6 +27,7 @@ class ModelSource:
 
     def load(self) -> Yolact:
         """The model on the CPU, in evaluation mode. Raises `UsageError` where file and config do not fit."""
+        # imports torch, which a finished run does not need to find its model and the hash
         from yolact.weights.checkpoint import load_model
 
         try:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import ctypes
 import logging
 import os
 import secrets
-import signal
 import socket
-import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 
-from jobs.runtime.errors import EXIT_FAILED, JobError
-from jobs.runtime.telemetry import without_usage_process
+import ray
+from ray._private import ray_constants, services
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.utils import read_ray_address
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+from jobs.runtime.errors import JobError
+from jobs.runtime.interrupts import stopped_by_sigterm as stopped_by_sigterm
+from jobs.runtime.interrupts import watchdog
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +29,6 @@ _ANSWER_SECONDS = 5.0
 _CONNECT_LIMITS = {"RAY_gcs_server_port_wait_time_s": "1", "RAY_py_gcs_connect_timeout_s": "10"}
 #: attempts to start a private Ray. Ray gives its processes 30 s, which a busy machine may exceed
 _STARTS = 2
-#: seconds that a start of Ray may take
-_START_LIMIT_SECONDS = 300.0
-#: seconds that a start has to end after it was interrupted, before the process exits
-_GRACE_SECONDS = 10.0
 #: the variable of Ray's C++ core that holds its log level, ray::RayLog::severity_threshold_, and the level FATAL
 _LEVEL_OF_CORE = "_ZN3ray6RayLog19severity_threshold_E"
 _FATAL = 3
@@ -44,35 +42,6 @@ WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
 }
-
-
-@contextmanager
-def stopped_by_sigterm() -> Iterator[None]:
-    """Within this context SIGTERM raises `JobError` in the main thread, so that the run ends as after an error.
-
-    So committed work stays, and the lease is given back. In a thread other than the main one this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    signalled = False
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal signalled
-        signalled = True
-        # the only exception that Ray lets through while it waits
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if signalled:
-            raise JobError("stopped by SIGTERM; run the same command again to go on") from None
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -90,8 +59,6 @@ def ray_session(address: str) -> Iterator[None]:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Ray's C++ core logs a harmless remark about every pool of actors as an error
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
-
     if ray.is_initialized():
         yield
         return
@@ -160,8 +127,6 @@ def cluster_address(address: str) -> str | None:
 
 def _address_of_ray_start() -> str | None:
     """The address of the cluster that `ray start` began on this machine, as its file says."""
-    from ray._private.utils import read_ray_address
-
     written: str | None = read_ray_address()
     return written
 
@@ -219,8 +184,6 @@ class _Environment:
     @staticmethod
     def _reload() -> None:
         # Ray's library reads its settings and the token once, and keeps them
-        from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
-
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
 
@@ -230,9 +193,6 @@ _QUIET = {"logging_level": logging.ERROR, "log_to_driver": False}
 
 def _connect(address: str, environment: _Environment) -> None:
     """Connect to a cluster. Raises within seconds where nothing answers, and within a minute where it is not Ray."""
-    import ray
-    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-
     if not _answers(address):
         raise ConnectionError(f"nothing answers within {_ANSWER_SECONDS:g} s")
     environment.set({name: os.environ.get(name, value) for name, value in _CONNECT_LIMITS.items()})
@@ -249,8 +209,6 @@ def _asks_for_token(address: str) -> bool:
     A driver with a token refuses all that an open cluster asks of it. The cluster then takes the driver for dead and
     ends its actors.
     """
-    import ray
-
     try:
         ray._raylet.GcsClient(address=address).internal_kv_exists(b"", namespace=None, timeout=_ANSWER_SECONDS)
     except ray.exceptions.AuthenticationError:
@@ -270,9 +228,6 @@ def _start_private(environment: _Environment) -> None:
     workers of a dead training is such a part. So all processes get the address in their environment, and the port is
     chosen here, because their environment is fixed before Ray would choose one.
     """
-    import ray
-    from ray._private import ray_constants
-
     values = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
     if os.environ.get("RAY_AUTH_MODE", "token") == "token":
         # a token for this Ray only. Without it Ray would write one into HOME, which may not exist in a container
@@ -285,7 +240,7 @@ def _start_private(environment: _Environment) -> None:
             port = _free_port()
             environment.set({ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE: port, "RAY_ADDRESS": f"127.0.0.1:{port}"})
             try:
-                with without_usage_process():
+                with _without_usage_process():
                     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **_QUIET)
                 return
             except Exception as error:
@@ -296,44 +251,24 @@ def _start_private(environment: _Environment) -> None:
         ray_constants.ENABLE_RAY_CLUSTER = makes_clusters
 
 
+@contextmanager
+def _without_usage_process() -> Iterator[None]:
+    """A Ray started in this block does not start the process of its usage report.
+
+    Ray starts that process beside every cluster without a dashboard, even where the report is switched off. The process
+    does nothing else, and asks the metadata servers of three clouds where it runs.
+    """
+    start = services.start_api_server
+    # (address, process): Ray accepts None as the process
+    services.start_api_server = lambda *_, **__: ("", None)
+    try:
+        yield
+    finally:
+        services.start_api_server = start
+
+
 def _free_port() -> str:
     """A port of loopback that nothing listens on now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
-
-
-@contextmanager
-def watchdog(what: str, *, seconds: float = _START_LIMIT_SECONDS, grace: float = _GRACE_SECONDS) -> Iterator[None]:
-    """Interrupt a block that takes longer than `seconds`, with a `JobError`; `what` names the block in the message.
-
-    A block that hangs in Ray's C++ core does not notice the interrupt. Then, after `grace` seconds, the process writes
-    the same line to stderr and exits with `EXIT_FAILED`. Only the main thread can be interrupted; in another thread
-    this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    message = f"{what} did not start within {seconds:g} s; try a machine that is less busy, or another --address"
-    ended, interrupted = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        if ended.wait(seconds):
-            return
-        interrupted.set()
-        _thread.interrupt_main()
-        if not ended.wait(grace):
-            print(f"yolact: {message}", file=sys.stderr, flush=True)
-            os._exit(EXIT_FAILED)
-
-    watcher = threading.Thread(target=watch, name="watchdog", daemon=True)
-    watcher.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if interrupted.is_set():
-            raise JobError(message) from None
-        raise
-    finally:
-        ended.set()
-        watcher.join()

@@ -6,8 +6,6 @@ OpenVINO and NNCF have no variable for it; `yolact.inference.openvino_engine.imp
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 #: the variable of Ray's usage report; a user who wants the report sets it to 1
 RAY_USAGE = "RAY_USAGE_STATS_ENABLED"
@@ -20,21 +18,3 @@ def switch_off_telemetry() -> None:
     os.environ.setdefault(RAY_USAGE, "0")
     if not any(name in os.environ for name in HUB_SWITCHES):
         os.environ[HUB_SWITCHES[0]] = "1"
-
-
-@contextmanager
-def without_usage_process() -> Iterator[None]:
-    """A Ray started in this block does not start the process of its usage report.
-
-    Ray starts that process beside every cluster without a dashboard, even where the report is switched off. The process
-    does nothing else, and asks the metadata servers of three clouds where it runs.
-    """
-    from ray._private import services
-
-    start = services.start_api_server
-    # (address, process): Ray accepts None as the process
-    services.start_api_server = lambda *_, **__: ("", None)
-    try:
-        yield
-    finally:
-        services.start_api_server = start

@@ -22,9 +22,10 @@ import ray.train.torch
 from jobs import storage
 from jobs.runtime.cluster import Node, NodeGroup, alive_nodes, node_groups
 from jobs.runtime.errors import EXIT_OK, JobError, UsageError
+from jobs.runtime.interrupts import stopped_by_sigterm
 from jobs.runtime.logs import configure_logging, in_worker, run_id
 from jobs.runtime.metrics import JobMetrics
-from jobs.runtime.ray_session import ray_session, stopped_by_sigterm
+from jobs.runtime.ray_session import ray_session
 from jobs.train.data import ImageSet, open_image_set
 from jobs.train.lines import LinePrinter, print_line, start_line_queue
 from jobs.train.options import TrainConfig, TrainingRecipe, TrainingSettings, check_workers, resolve_settings

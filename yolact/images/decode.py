@@ -148,7 +148,7 @@ def _read_heic(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
 def _heif_library() -> ModuleType | None:
     """Optional: its wheels contain code under the GPL and the LGPL."""
     try:
-        import pillow_heif
+        import pillow_heif  # of the extra [heif]
     except ImportError:
         return None
     pillow_heif.options.THUMBNAILS = False

@@ -1,4 +1,4 @@
-"""Pixels → network input: the one path for labelling, evaluation and the notebook.
+"""Keeps of an image the pixels that the network reads: labelling, evaluation and the notebook all use this.
 
 Resizing is bilinear with half-pixel centres and without antialiasing, as in the release. So most rows of a large image
 are never read, and `prepare_image` drops them.
@@ -9,16 +9,10 @@ Shapes: H × W the image's own size, h × w what is kept of it, S the network in
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yolact.config import YolactConfig
 from yolact.geometry.resampling import bilinear_neighbours
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,41 +47,6 @@ def prepare_image(pixels: np.ndarray, input_size: int) -> PreparedImage:
     if width > 2 * input_size:
         pixels = pixels[:, _touched(width, input_size)]
     return PreparedImage(np.ascontiguousarray(pixels), height, width)
-
-
-def network_input(image: PreparedImage, config: YolactConfig, device: torch.device | str = "cpu") -> Tensor:
-    """Resize and normalise on a device.
-
-    Args:
-        image: reduced by `prepare_image`, or with all its pixels; the result has the same bits.
-
-    Returns:
-        (3, S, S) float32: (RGB − mean) / std.
-
-    Raises:
-        ValueError: when the image was prepared for another input size.
-    """
-    import torch  # here: processes that only decode prepare images too, and need no network
-
-    size = config.input_size
-    # torch has no read-only tensors and warns of read-only arrays: PIL and Arrow give such
-    writeable = image.pixels if image.pixels.flags.writeable else image.pixels.copy()
-    pixels = torch.from_numpy(writeable).to(device)
-    rows = _lerp(pixels, 0, *kept_positions(pixels.shape[0], image.height, size))
-    resized = _lerp(rows, 1, *kept_positions(pixels.shape[1], image.width, size))
-    normalised = (resized - resized.new_tensor(config.mean)) / resized.new_tensor(config.std)
-    return normalised.permute(2, 0, 1).contiguous()
-
-
-def _lerp(x: Tensor, dim: int, lower: np.ndarray, upper: np.ndarray, weight: np.ndarray) -> Tensor:
-    """Interpolate (·, ·, 3) along `dim` between two positions per output element."""
-    import torch
-
-    low = x.index_select(dim, torch.from_numpy(lower).to(x.device)).float()
-    high = x.index_select(dim, torch.from_numpy(upper).to(x.device)).float()
-    shape = [1, 1, 1]
-    shape[dim] = len(weight)
-    return low + (high - low) * torch.from_numpy(weight).to(x.device).view(shape)
 
 
 def _touched(source: int, target: int) -> np.ndarray:

@@ -124,7 +124,7 @@ def _check(precision: Precision, engine: EngineName, here: Capabilities) -> None
 
 def capabilities_here(device: str) -> Capabilities:
     """What this machine offers; `device` is "cpu" or "cuda". Imports torch."""
-    # here, so that the rest of this file stays free of torch
+    # imports torch; to refuse an impossible choice a command needs only the rest of this file
     from yolact.inference.precision import has_amx, has_fast_bfloat16
 
     if device == "cuda":

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolact.images.prepare import PreparedImage, network_input
+from yolact.images.network_input import network_input
+from yolact.images.prepare import PreparedImage
 from yolact.inference.engine_choice import Precision
 from yolact.network.model import InferenceNetwork, RawPredictions, Yolact
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from yolact.config import NmsKind
 from yolact.geometry.boxes import relative_to_pixels
 from yolact.geometry.rle import Rle, decode, encode_mask_logits
-from yolact.images.batch_input import batch_input
-from yolact.images.prepare import PreparedImage, network_input, prepare_image
+from yolact.images.network_input import batch_input, network_input
+from yolact.images.prepare import PreparedImage, prepare_image
 from yolact.inference.batch_postprocess import DetectionRules, postprocess_batch
 from yolact.inference.engine import make_engine
 from yolact.inference.engine_choice import AskedEngine, AskedPrecision, capabilities_here, choose_engine

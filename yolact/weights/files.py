@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from yolact.config import YolactConfig
 
 FORMAT = "yolact-checkpoint/1"
@@ -82,8 +84,6 @@ def read_bytes(path_or_uri: str | os.PathLike[str]) -> bytes:
     try:
         if (path := local_path(name)) is not None:
             return path.read_bytes()
-        import fsspec
-
         with fsspec.open(name, "rb") as file:
             return file.read()
     except FileNotFoundError as error:
@@ -97,8 +97,6 @@ def write_bytes(path_or_uri: str | os.PathLike[str], data: bytes) -> None:
     name = os.fspath(path_or_uri)
     path = local_path(name)
     if path is None:
-        import fsspec
-
         filesystem, key = fsspec.core.url_to_fs(name)
         filesystem.pipe_file(key, data)
         return

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torchvision
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
@@ -110,8 +111,6 @@ def _take_over(model: Yolact, state: Mapping[str, Tensor], source: str) -> Initi
 
 
 def _imagenet_state(backbone: str) -> dict[str, Tensor]:
-    import torchvision
-
     builders = {"resnet50": "ResNet50_Weights", "resnet101": "ResNet101_Weights", "mobilenetv2": "MobileNet_V2_Weights"}
     if backbone not in builders:
         raise ValueError(f"torchvision has no ImageNet weights of {backbone}; give a file of your own")

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from jobs.runtime.errors import EXIT_FAILED, JobError
-from jobs.runtime.ray_session import cluster_address, watchdog
+from jobs.runtime.interrupts import watchdog
+from jobs.runtime.ray_session import cluster_address
 
 #: starts a Ray as a command does, works in it until the file in argv[1] appears, and says which Ray it was
 SESSION = """
@@ -290,7 +291,7 @@ def check_the_watchdog() -> None:
 
 def test_the_watchdog_ends_a_process_that_hangs_below_python():
     code = (
-        "import threading\nfrom jobs.runtime.ray_session import watchdog\n"
+        "import threading\nfrom jobs.runtime.interrupts import watchdog\n"
         # a lock in C that nobody releases; interrupting the main thread does not wake it
         "with watchdog('Ray at 10.1.2.3', seconds=0.1, grace=0.1):\n"
         "    import ctypes; ctypes.CDLL(None).pause()"

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolact.config import CONFIGS
-from yolact.images.prepare import PreparedImage, network_input, prepare_image
+from yolact.images.network_input import network_input
+from yolact.images.prepare import PreparedImage, prepare_image
 
 sides = st.integers(1, 90)
 

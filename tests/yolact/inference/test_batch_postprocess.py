@@ -15,8 +15,8 @@ from benchmarks.postprocess import make_scene
 from yolact.config import CONFIGS, YolactConfig
 from yolact.geometry import batch_outlines
 from yolact.geometry.outlines import sides_in_tensors
-from yolact.images.batch_input import batch_input
-from yolact.images.prepare import PreparedImage, network_input, prepare_image
+from yolact.images.network_input import batch_input, network_input
+from yolact.images.prepare import PreparedImage, prepare_image
 from yolact.inference.predictor import Detections, Predictor
 from yolact.network.model import RawPredictions, build_yolact
 

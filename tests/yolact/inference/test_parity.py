@@ -11,7 +11,8 @@ from pycocotools import mask as coco_mask
 from support.parity_cases import CASES, ParityCase
 
 from yolact import Predictor, build_yolact, load_weights
-from yolact.images.prepare import network_input, prepare_image
+from yolact.images.network_input import network_input
+from yolact.images.prepare import prepare_image
 from yolact.inference.precision import full_float32
 from yolact.network.model import RawPredictions
 

@@ -19,7 +19,8 @@ from yolact import Predictor, build_yolact
 from yolact.config import NmsConfig
 from yolact.geometry.boxes import box_iou, decode_boxes
 from yolact.geometry.outlines import THRESHOLD
-from yolact.images.prepare import network_input, prepare_image
+from yolact.images.network_input import network_input
+from yolact.images.prepare import prepare_image
 from yolact.inference import predictor as predictor_module
 
 pytestmark = pytest.mark.compute

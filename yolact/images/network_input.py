@@ -1,4 +1,6 @@
-"""The network's input for a batch of images at once: for GPUs. One copy takes all pixels and positions there.
+"""Prepared images → network input: of one image, for CPUs, or of a whole batch at once, for GPUs.
+
+Apart from `yolact.images.prepare`, because this imports torch: processes that only decode and prepare do not need it.
 
 Shapes: B images of the batch, S the network input's side.
 """
@@ -16,8 +18,39 @@ from yolact.config import YolactConfig
 from yolact.images.prepare import PreparedImage, kept_positions
 
 
+def network_input(image: PreparedImage, config: YolactConfig, device: torch.device | str = "cpu") -> Tensor:
+    """Resize and normalise on a device.
+
+    Args:
+        image: reduced by `prepare_image`, or with all its pixels; the result has the same bits.
+
+    Returns:
+        (3, S, S) float32: (RGB − mean) / std.
+
+    Raises:
+        ValueError: when the image was prepared for another input size.
+    """
+    size = config.input_size
+    # torch has no read-only tensors and warns of read-only arrays: PIL and Arrow give such
+    writeable = image.pixels if image.pixels.flags.writeable else image.pixels.copy()
+    pixels = torch.from_numpy(writeable).to(device)
+    rows = _lerp(pixels, 0, *kept_positions(pixels.shape[0], image.height, size))
+    resized = _lerp(rows, 1, *kept_positions(pixels.shape[1], image.width, size))
+    normalised = (resized - resized.new_tensor(config.mean)) / resized.new_tensor(config.std)
+    return normalised.permute(2, 0, 1).contiguous()
+
+
+def _lerp(x: Tensor, dim: int, lower: np.ndarray, upper: np.ndarray, weight: np.ndarray) -> Tensor:
+    """Interpolate (·, ·, 3) along `dim` between two positions per output element."""
+    low = x.index_select(dim, torch.from_numpy(lower).to(x.device)).float()
+    high = x.index_select(dim, torch.from_numpy(upper).to(x.device)).float()
+    shape = [1, 1, 1]
+    shape[dim] = len(weight)
+    return low + (high - low) * torch.from_numpy(weight).to(x.device).view(shape)
+
+
 def batch_input(images: Sequence[PreparedImage], config: YolactConfig, device: torch.device, batch_size: int) -> Tensor:
-    """As `network_input` for each image, to the bit; blank images fill up the batch.
+    """As `network_input` for each image, to the bit; blank images fill up the batch. One copy takes all pixels there.
 
     Returns:
         (batch_size, 3, S, S) float32 on the device. On a GPU the copy may still be under way, in the current stream.
