@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fsspec.asyn import sync
 
 from jobs.storage.errors import ObjectChangedError, RetryableError
+from jobs.storage.s3_fast import LISTED, ElsewhereError, direct_reads, parse_listings_fast
 from jobs.storage.store import ObjectInfo
 
 Result = TypeVar("Result")
@@ -58,11 +59,11 @@ class S3Store:
             arguments["Delimiter"] = "/"
         if token is not None:
             arguments["ContinuationToken"] = token
-        page = self._call("list_objects_v2", f"{bucket}/", **arguments)
+        page = self._wait(lambda: self._list(bucket, arguments))
         objects = [
-            ObjectInfo(f"s3://{bucket}/{entry['Key']}", entry["Size"], _unquoted(entry.get("ETag", "")))
-            for entry in page.get("Contents", ())
-            if not entry["Key"].endswith("/")  # zero-byte markers that stand for folders
+            ObjectInfo(f"s3://{bucket}/{key}", size, etag)
+            for key, size, etag in page[LISTED]
+            if not key.endswith("/")  # zero-byte markers that stand for folders
         ]
         return objects, page.get("NextContinuationToken") if page.get("IsTruncated") else None
 
@@ -96,25 +97,35 @@ class S3Store:
             raise
         return True
 
+    async def _list(self, bucket: str, arguments: dict[str, str]) -> dict[str, Any]:
+        await parse_listings_fast(self.filesystem, bucket)
+        page: dict[str, Any] = await self.filesystem._call_s3("list_objects_v2", Bucket=bucket, **arguments)
+        return page
+
     def _get(self, path: str, offset: int, length: int | None, etag: str | None) -> tuple[bytes, str]:
-        arguments: dict[str, str] = {} if etag is None else {"IfMatch": f'"{etag}"'}
+        headers = {} if etag is None else {"If-Match": f'"{etag}"'}
         if offset or length is not None:
-            arguments["Range"] = f"bytes={offset}-" if length is None else f"bytes={offset}-{offset + length - 1}"
-
-        async def get() -> tuple[bytes, dict[str, Any]]:
-            bucket, key = self._split(path)
-            response = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **arguments)
-            async with response["Body"] as body:
-                return await body.read(), response
-
-        data, response = self._wait(get)
-        total = str(response.get("ContentRange", "")).rpartition("/")[2]
+            headers["Range"] = f"bytes={offset}-" if length is None else f"bytes={offset}-{offset + length - 1}"
+        data, answer = self._wait(lambda: self._read(*self._split(path), headers))
+        total = answer.get("content-range", "").rpartition("/")[2]
         if length is not None and total.isdigit() and int(total) < offset + length:
             raise ObjectChangedError(f"s3://{path} has only {total} of the {offset + length} bytes it was listed with")
-        expected = response["ContentLength"] if length is None else length
+        expected = int(answer["content-length"]) if length is None else length
         if len(data) != expected:
             raise RetryableError("short body", f"{len(data)} bytes arrived instead of {expected}")
-        return data, _unquoted(response["ETag"])
+        return data, _unquoted(answer["etag"])
+
+    async def _read(self, bucket: str, key: str, headers: dict[str, str]) -> tuple[bytes, Mapping[str, str]]:
+        """The body, and the headers of the answer."""
+        if (reads := await direct_reads(self.filesystem, bucket)) is not None:
+            try:
+                return await reads.get(bucket, key, headers)
+            except ElsewhereError:
+                pass
+        arguments = {name.replace("-", ""): value for name, value in headers.items()}
+        response = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **arguments)
+        async with response["Body"] as body:
+            return await body.read(), response["ResponseMetadata"]["HTTPHeaders"]
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         bucket, key = self._split(path)
