@@ -84,6 +84,11 @@ def check_options(config: LabelConfig) -> None:
                 f"{storage.without_credentials(uri)}: ids are made from addresses, so none may hold a password or a "
                 "signature; give credentials by the environment or the store's own files"
             )
+    if storage.split_uri(config.output)[0] == "hf":
+        raise UsageError(
+            f"--output {config.output}: each object would be a commit of a Hugging Face repository; write to an object "
+            "store or a disk, and upload the finished labels"
+        )
     if config.num_actors is not None:
         parse_count_range("--num-actors", config.num_actors)
     if config.precision == "int8" and (config.engine not in ("auto", "openvino") or config.device == "cuda"):

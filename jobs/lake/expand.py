@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.lake.inventory import inventory_objects, is_inventory_name, read_inventory
 from jobs.lake.lists import is_text_list, read_list, uri_column
 from jobs.lake.passed_over import HIDDEN, extension_of, is_companion
 from jobs.lake.patterns import Pattern, expand_braces, is_web, normalised, patterns_of
@@ -46,6 +47,7 @@ def expand_inputs(
     An input is a folder or prefix with everything below it, a single object, or a pattern with braces ("{000..099}",
     "{train,val}") and globs (*, ?, [abc], and ** across folders). If an object has exactly that name, the input is that
     object and no pattern. A text file that is an input is a list of URIs, and so is a Parquet file without image bytes.
+    The manifest.json of an S3 Inventory stands for the objects of its report, which are taken as a listing's.
 
     Hidden files and everything below `exclude` (the run's own output) are left out. In a folder, files without an
     image's extension are counted in `ignored`, by extension. With `any_name` they count as images, except for files
@@ -108,6 +110,9 @@ def _sources_of(argument: str, wish: _Wish) -> Iterator[Source]:
         item = found.item
         if wish.excluded is not None and item.uri.startswith(wish.excluded):
             continue
+        if found.by_name and is_inventory_name(item.uri):
+            yield from _of_inventory(item, wish)
+            continue
         kind = _kind(found, wish)
         if kind is None:
             continue
@@ -122,6 +127,27 @@ def _sources_of(argument: str, wish: _Wish) -> Iterator[Source]:
                 yield from _listed(read_list(item, wish.columns, wish.retry, column), item.uri, wish.retry)
                 continue
         yield _source(item, kind)
+
+
+def _of_inventory(item: ObjectInfo, wish: _Wish) -> Iterator[Source]:
+    """The sources in an S3 Inventory, sorted by URI. The store is asked about shards of unknown size only."""
+    inventory = read_inventory(item, wish.retry)
+    found: dict[str, tuple[ObjectInfo, Kind]] = {}
+    for listed in inventory_objects(inventory, wish.retry):
+        if wish.excluded is None or not listed.uri.startswith(wish.excluded):
+            kind = _kind(_Found(listed, by_name=False), wish)
+            if kind is not None and kind != "list":
+                found[listed.uri] = listed, kind
+    unknown = [uri for uri, (listed, kind) in found.items() if kind != "image" and not inventory.knows_versions]
+    asked = _asked(unknown, wish.retry)
+    if missing := [uri for uri in unknown if uri not in asked]:
+        raise UsageError(f"{item.uri}: no such object or folder: {_some(missing)}")
+    for uri in sorted(found):
+        listed, kind = found[uri]
+        if inventory.knows_versions or uri in asked:
+            yield _source(asked.get(uri, listed), kind)
+        else:  # as an image of a list
+            yield Source(uri, -1, "", kind)
 
 
 def _kind(found: _Found, wish: _Wish) -> Kind | Literal["list"] | None:
