@@ -9,17 +9,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from jobs import storage
+from jobs.bench.bill import Bill, Kind, Prices
 from jobs.bench.speed_table import estimate, render, spread
 from jobs.bench.stage_speeds import StageSpeeds
 from jobs.bench.utilisation import UtilisationSampler
 from jobs.label.command import label_lake
 from jobs.label.engine import device_for
+from jobs.label.manifest import parts as manifest
 from jobs.label.options import LabelConfig
 from jobs.label.plan import make_plan
+from jobs.lake.source import IN_PARQUET, UNKNOWN_LENGTH
 from jobs.runtime.cluster import alive_nodes
 from jobs.runtime.errors import EXIT_OK, EXIT_TOO_MANY_BAD_IMAGES, JobError
 from jobs.runtime.options import parse_count_range
 from jobs.runtime.ray_session import ray_session
+from jobs.table import parquet as tables
 from jobs.table import record as run_record
 from jobs.table.output import Output
 from jobs.table.record import RunCounts, RunRecord
@@ -60,11 +64,14 @@ def bench(config: BenchConfig) -> str:
         plan = make_plan(nodes, device=device_for(label), actors=actors)
         for number in range(config.rounds):
             record = _round(config, plan, f"{folder}/round-{number}", rounds)
+        kinds = kinds_of_images(Output.at(f"{folder}/round-{number}"))
     devices = plan.max_actors if plan.actor_gpus else len(nodes)
     figures = summary(config, record, plan, devices, rounds)
+    bill = Bill.of(kinds, Prices(config.price_per_1000_reads, config.price_per_1000_writes))
+    figures["bill"] = bill.to_json()
     if config.output is not None:
         storage.put_atomic(config.output, (json.dumps(figures, indent=2) + "\n").encode())
-    return render(figures)
+    return render(figures, bill)
 
 
 def label_config(config: BenchConfig, output: str, images_per_unit: int | None = None) -> LabelConfig:
@@ -110,6 +117,22 @@ def _round(config: BenchConfig, plan: Plan, folder: str, rounds: Rounds) -> RunR
         rounds.add(plain_loop=speeds.plain_loop())
     log.info("bench: %s", ", ".join(f"{name} {rates[-1]:.2f} images/s" for name, rates in rounds.rates.items()))
     return record
+
+
+def kinds_of_images(output: Output) -> list[Kind]:
+    """For each image of a run, the kind of object that holds it."""
+    parts = [part.number for generation in manifest.read_generations(output) for part in generation.parts]
+    return [
+        _kind_of(row["offset"], row["length"], row["size"])
+        for number in parts
+        for row in tables.read(output.manifest_part(number)).to_pylist()
+    ]
+
+
+def _kind_of(offset: int | None, length: int | None, size: int | None) -> Kind:
+    if length == IN_PARQUET:
+        return "parquet"
+    return "image" if length in (None, UNKNOWN_LENGTH) or (offset == 0 and length == size) else "tar"
 
 
 def summary(config: BenchConfig, record: RunRecord, plan: Plan, devices: int, rounds: Rounds) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from jobs.bench.bill import READS_PRICE, WRITES_PRICE
 from jobs.runtime.options import (
     BatchSize,
     Device,
@@ -51,6 +52,10 @@ class BenchConfig:
     """Estimate: GPUs, or machines like this one where the model runs on CPUs."""
     price_per_hour: float | None = None
     """Estimate: what one device costs an hour, in your currency."""
+    price_per_1000_reads: float = READS_PRICE
+    """Estimate: what 1,000 GET or HEAD requests to the store cost; by default S3 Standard's in us-east-1, in USD."""
+    price_per_1000_writes: float = WRITES_PRICE
+    """Estimate: what 1,000 PUT or LIST requests to the store cost; by default S3 Standard's in us-east-1, in USD."""
     output: str | None = None
     """JSON file for all figures; any fsspec URI."""
     address: str = "local"
@@ -61,7 +66,7 @@ def check_options(config: BenchConfig) -> None:
     """Raise `UsageError` for values that no measurement can have."""
     check_at_least(config, _LEAST_SAMPLE, "sample")
     check_at_least(config, 1, "rounds", "images", "devices", "batch_size")
-    check_at_least(config, 0, "price_per_hour")
+    check_at_least(config, 0, "price_per_hour", "price_per_1000_reads", "price_per_1000_writes")
     check_shares(config, "score_threshold")
     if config.num_actors is not None:
         parse_count_range("--num-actors", config.num_actors)

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.bench.bill import Bill
+
 _NAMES = {
     "end_to_end": "end to end",
     "model_only": "model only",
@@ -40,7 +42,7 @@ def estimate(images: int, devices: int, price_per_hour: float | None, per_device
     }
 
 
-def render(figures: dict[str, Any]) -> str:
+def render(figures: dict[str, Any], bill: Bill) -> str:
     """The table that the command prints."""
     how = f"{figures['precision']} by {figures['engine']}"
     lines = [
@@ -59,6 +61,7 @@ def render(figures: dict[str, Any]) -> str:
         lines.append(_line("× the original's loop", figures["ratios"]["times_plain_loop"], ".2f"))
     lines += [_line(f"{name} busy, %", values, ".0f") for name, values in figures["busy_percent"].items()]
     lines += ["* end to end ÷ the lower of model only and decode only", "", _estimate_line(figures["estimate"])]
+    lines += bill.lines(devices=figures["estimate"]["money_per_million_images"])
     if figures["failed_images"]:
         lines.append(f"{figures['failed_images']:,} of the images could not be labelled")
     return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""`yolact label` beside a plain Ray Data program: the same lake, the same stand-in GPUs, the same faults."""
