@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import shutil
 import signal
@@ -31,6 +30,7 @@ import s3fs
 from PIL import Image
 
 from benchmarks.harness import run_benchmark
+from benchmarks.local_ray import start_ray
 from benchmarks.object_store.proxy import Request, StoreProxy
 from benchmarks.object_store.server import BUCKET, ObjectStore, client_environment
 from benchmarks.scale.stand_in import StandInPredictor, save_stand_in_checkpoint
@@ -211,8 +211,7 @@ def measure(config: BillConfig, folder: Path) -> tuple[list[LakeBill], Counts]:
     bills = []
     with ObjectStore(folder / "store") as store, StoreProxy(store.endpoint) as proxy:
         os.environ |= client_environment(proxy.endpoint)
-        options = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-        ray.init(address="local", num_cpus=_CPUS, num_gpus=_GPUS, **options)
+        start_ray(cpus=_CPUS, gpus=_GPUS)
         runs = LabelRuns(proxy, weights)
         for kind, write in LAKES.items():
             lakes = [f"{BUCKET}/{kind}-{size}" for size in config.images]

@@ -17,6 +17,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from benchmarks.against_ray_data.stand_in_gpu import StandInGpu
+from benchmarks.local_ray import start_ray
 from benchmarks.scale.stand_in import fixed_detections
 from yolact.images.decode import ImageError, decode_image
 from yolact.images.prepare import prepare_image
@@ -75,7 +76,7 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=4)
     parser.add_argument("--max-errored-blocks", type=int, default=0, help="-1: a block that fails is left out")
     options = parser.parse_args()
-    ray.init(address="local", num_cpus=options.cpus, num_gpus=options.gpus, include_dashboard=False)
+    start_ray(cpus=options.cpus, gpus=options.gpus)
     context = DataContext.get_current()
     context.max_errored_blocks = options.max_errored_blocks
     context.checkpoint_config = CheckpointConfig(

@@ -8,13 +8,11 @@ The command line has no option for another model, so this calls what the command
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
-import ray
-
 from benchmarks.against_ray_data.stand_in_gpu import StandInGpu
+from benchmarks.local_ray import start_ray
 from benchmarks.scale.stand_in import StandInPredictor
 from jobs.label.command import label_lake
 from jobs.label.options import LabelConfig
@@ -50,14 +48,7 @@ def main() -> int:
     parser.add_argument("--cpus", type=int, default=4)
     parser.add_argument("--gpus", type=int, default=4)
     options = parser.parse_args()
-    ray.init(
-        address="local",
-        num_cpus=options.cpus,
-        num_gpus=options.gpus,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    start_ray(cpus=options.cpus, gpus=options.gpus)
     config = LabelConfig(
         (options.lake,),
         options.output,

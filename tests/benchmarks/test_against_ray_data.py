@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks.against_ray_data.__main__ import AgainstConfig, measure
 from benchmarks.against_ray_data.programs import RAY_DATA, YOLACT
 from benchmarks.against_ray_data.reader import TableReader, judge
 from benchmarks.against_ray_data.stand_in_gpu import Batch, busy_share, read_batches
@@ -98,3 +100,21 @@ def test_a_table_is_put_between_its_marks(tmp_path):
     assert page.read_text() == "before\n<!-- bill -->\n| new \\1 |\n<!-- /bill -->\nafter\n"
     with pytest.raises(ValueError, match="<!-- other -->"):
         put_into_page(page, "other", "x\n")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.store
+@pytest.mark.timeout(1200)
+def test_both_programs_go_through_a_scenario(tmp_path):
+    config = AgainstConfig(output=tmp_path / "out", scenarios=("commit",), images=192, gpu_ms=5.0, ids=0)
+    report = measure(config, tmp_path)
+    other, label = report.results
+    assert (other.program, label.program) == (RAY_DATA.name, YOLACT.name)
+    # both were killed once, and ended well at their second start
+    assert other.exit_codes == label.exit_codes == [-9, 0]
+    assert (label.rows, label.lost, label.doubled, label.torn_files, label.torn_ids) == (192, 0, 0, 0, 0)
+    assert label.resume_seconds is None or label.resume_seconds > 0
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [result["program"] for result in saved["results"]] == [RAY_DATA.name, YOLACT.name]
+    assert "| yolact label | -9, 0 | 0 | 0 | 0 |" in report.markdown(timed=False)
