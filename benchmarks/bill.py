@@ -40,8 +40,8 @@ from jobs.label.command import label_lake
 from jobs.label.options import LabelConfig
 
 #: images of a shard and of a Parquet file, and of its row groups
-IMAGES_PER_FILE = 1_000
-IMAGES_PER_ROW_GROUP = 100
+IMAGES_PER_FILE = 1_024
+IMAGES_PER_ROW_GROUP = 128
 IMAGES_PER_UNIT = 64
 IMAGES_PER_PART = 65_536
 _CPUS, _GPUS = 4, 2
@@ -55,8 +55,8 @@ class BillConfig:
 
     output: Path
     """folder for the results"""
-    images: tuple[int, int] = (1_000, 2_000)
-    """sizes of the two lakes"""
+    images: tuple[int, int] = (1_024, 2_048)
+    """sizes of the two lakes; multiples of 256, so that units and parts are full"""
     parts: int = 4
     """parts into which the larger lake is cut, to count what a part costs"""
     page: Path | None = None
@@ -125,7 +125,7 @@ def draw_images() -> list[bytes]:
     images = []
     for _ in range(4):
         file = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(file, "JPEG", quality=86)
+        Image.fromarray(rng.integers(0, 256, (375, 500, 3), dtype=np.uint8)).save(file, "JPEG", quality=86)
         images.append(file.getvalue())
     return images
 
@@ -155,7 +155,8 @@ def write_parquet(store: s3fs.S3FileSystem, folder: str, images: Sequence[bytes]
         ids = [f"image-{number:08d}" for number in numbers]
         table = pa.table({"id": ids, "image": [images[number % len(images)] for number in numbers]})
         file = io.BytesIO()
-        pq.write_table(table, file, row_group_size=IMAGES_PER_ROW_GROUP)
+        # without a dictionary, which would hold each of the few different images once
+        pq.write_table(table, file, row_group_size=IMAGES_PER_ROW_GROUP, use_dictionary=False, compression="none")
         store.pipe_file(f"{folder}/lake-{first:08d}.parquet", file.getvalue())
 
 

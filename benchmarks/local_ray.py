@@ -7,6 +7,7 @@ import os
 import secrets
 
 import ray
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 #: attempts to start: Ray gives its own processes 30 s, which a busy machine may exceed
 _STARTS = 4
@@ -16,6 +17,9 @@ def start_ray(*, cpus: int, gpus: int) -> None:
     """Start a Ray of this machine alone. Raises what `ray.init` raises at the last attempt."""
     # a token of its own: otherwise Ray writes one into HOME
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # Ray's library has read both when it was imported
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
     for attempt in range(1, _STARTS + 1):
         try:
             ray.init(

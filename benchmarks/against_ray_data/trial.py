@@ -96,6 +96,8 @@ class Trial:
         self._records = bench.scratch / f"{scenario.name}-{program.rows}-{time.time_ns()}"
         self._log = self._records.with_suffix(".log")
         self._starts: list[Start] = []
+        #: whether the fault of the scenario is still to come
+        self._is_due = True
 
     def run(self) -> Result:
         """Start the program until it ends with exit code 0, at most `MOST_STARTS` times."""
@@ -148,9 +150,9 @@ class Trial:
                 stderr=log,
                 cwd=ROOT,
             )
-        if not self._starts and self._scenario.strike is not None:
+        if self._is_due and self._scenario.strike is not None:
             matches = _Nth(self._scenario.strike(self._program), self._scenario.strike_at)
-            proxy.strike(matches, partial(kill_tree, process.pid))
+            proxy.strike(matches, partial(self._strike, process.pid))
         try:
             start.exit_code = self._watch(process, start, proxy)
         finally:
@@ -158,6 +160,10 @@ class Trial:
             process.wait()
             start.ended = time.time()
             self._starts.append(start)
+
+    def _strike(self, pid: int) -> None:
+        self._is_due = False
+        kill_tree(pid)
 
     def _environment(self, endpoint: str) -> Mapping[str, str]:
         poison = {"PYTHONPATH": f"{ROOT}{os.pathsep}{POISON}", "POISON_SIZE": f"{POISON_WIDTH}x{POISON_HEIGHT}"}
@@ -171,7 +177,6 @@ class Trial:
 
     def _watch(self, process: subprocess.Popen[bytes], start: Start, proxy: StoreProxy) -> int | str:
         tree, sampled = ProcessTree(process.pid), 0.0
-        waits = self._scenario.halfway is not None and not self._starts
         while process.poll() is None:
             now = time.time()
             if now - start.began > self._bench.start_seconds:
@@ -179,11 +184,10 @@ class Trial:
             if now - sampled > _SAMPLE_SECONDS:
                 sampled = now
                 _sample(tree, start)
-            if waits:
+            if self._is_due and self._scenario.halfway is not None:
                 batches = read_batches(self._records)
                 if sum(batch.images for batch in batches) >= self._bench.place.images / 2:
-                    waits = False
-                    assert self._scenario.halfway is not None
+                    self._is_due = False
                     self._scenario.halfway(Running(process.pid, proxy, batches))
             time.sleep(_POLL_SECONDS)
         return process.returncode

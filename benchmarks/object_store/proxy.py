@@ -7,13 +7,14 @@ signatures against the header that it receives, so it accepts them.
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 #: what a store charges for. POST are the two requests around the parts of a large object
@@ -54,7 +55,7 @@ class StoreProxy:
         self._lock = threading.Lock()
         self._throttled_until = 0.0
         self._strike: _Strike | None = None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
@@ -113,6 +114,13 @@ def kind_of(method: str, target: str, *, copies: bool = False) -> tuple[Kind, bo
     if method == "POST":
         return "POST", "uploadId" in query
     return ("COPY" if copies else "PUT"), has_key and "partNumber" not in query
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report an error of a handler, but not that a client went away: it was killed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def _handler(proxy: StoreProxy) -> type[BaseHTTPRequestHandler]:

@@ -38,11 +38,11 @@ class Prices:
     writes: float = WRITES_PRICE
 
 
-#: in units of 64 images and parts of 65,536, shards and Parquet files of 1,000 images of 150 kB, row groups of 100
+#: in units of 64 images and parts of 65,536, shards and Parquet files of 1,024 images of 150 kB, row groups of 128
 PER_MILLION: Mapping[Kind, Requests] = {
-    "image": Requests(0, 0),
-    "tar": Requests(0, 0),
-    "parquet": Requests(0, 0),
+    "image": Requests(1_015_810, 15_690),
+    "tar": Requests(47_059, 15_692),
+    "parquet": Requests(39_118, 15_692),
 }
 
 

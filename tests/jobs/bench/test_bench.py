@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from support.models import save_tiny_checkpoint
 from benchmarks.regressions import regressions
 from benchmarks.start_up import StartUpBenchConfig, first_unit
 from jobs.bench import run
+from jobs.bench.bill import PER_MILLION
 from jobs.bench.options import BenchConfig
 from jobs.bench.speed_table import estimate, spread
 from jobs.bench.utilisation import UtilisationSampler, gpu_percents_in
@@ -72,6 +74,8 @@ def test_a_busy_process_is_seen():
         {"num_actors": "4:2"},
         {"score_threshold": 2.0},
         {"price_per_hour": -1.0},
+        {"price_per_1000_reads": -1.0},
+        {"price_per_1000_writes": float("nan")},
     ],
 )
 def test_impossible_options(wrong):
@@ -114,8 +118,18 @@ def test_the_whole_command(local_ray, tmp_path, capsys, monkeypatch):
     assert figures["precision"] == "float32"
     hours = 10**6 / (4 * rates["end_to_end"]) / 3600
     assert figures["estimate"]["hours"] == pytest.approx(hours, rel=1e-2)
+    # the lake is loose images
+    assert figures["bill"]["requests"] == asdict(PER_MILLION["image"])
     table = capsys.readouterr().out
-    for word in ("end to end", "model only", "post-processing only", "decode only", "efficiency", "1,000,000 images"):
+    for word in (
+        "end to end",
+        "model only",
+        "post-processing only",
+        "decode only",
+        "efficiency",
+        "1,000,000 images",
+        "requests of",
+    ):
         assert word in table
 
 
