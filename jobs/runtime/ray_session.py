@@ -65,7 +65,7 @@ def ray_session(address: str) -> Iterator[None]:
     _quieten_core(ray._raylet.__file__)
     cluster = cluster_address(address)
     where = cluster or "this machine"
-    with _changed_environment() as environment:
+    with _without_lines_of_ray(), _changed_environment() as environment:
         try:
             with watchdog(f"Ray at {where}"):
                 if cluster is None:
@@ -99,6 +99,24 @@ def _quieten_core(library: str) -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         ctypes.c_int.in_dll(ctypes.CDLL(library), _LEVEL_OF_CORE).value = _FATAL
+
+
+@contextmanager
+def _without_lines_of_ray() -> Iterator[None]:
+    """Within this context Ray prints nothing on the terminal about lost nodes, dead workers and full disks.
+
+    `log_to_driver=False` stops what the workers print. Ray's errors take another way: a thread of the driver prints
+    each of them on stdout, in colour, and Ray has no option against it. So its switch is set, which Ray itself uses
+    while a debugger has the terminal. The errors stay in Ray's logs on the head.
+    """
+    from ray._private import worker
+
+    before = worker._worker_logs_enabled
+    worker._worker_logs_enabled = False
+    try:
+        yield
+    finally:
+        worker._worker_logs_enabled = before
 
 
 def cluster_address(address: str) -> str | None:

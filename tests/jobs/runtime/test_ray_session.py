@@ -230,6 +230,32 @@ def test_a_token_of_the_user_goes_only_to_a_cluster_that_asks_for_one(tmp_path, 
             cluster.wait()
 
 
+#: kills a worker, waits until Ray has told its drivers of that death, and says so
+LOST_WORKER = """
+import os, signal, time
+from jobs.runtime.ray_session import ray_session
+with ray_session("local"):
+    import ray
+    worker = ray._private.worker.global_worker
+    errors = ray._raylet.GcsErrorSubscriber(worker_id=os.urandom(28), address=worker.gcs_client.address)
+    errors.subscribe()
+    try:
+        ray.get(ray.remote(lambda: os.kill(os.getpid(), signal.SIGKILL)).options(max_retries=0).remote())
+    except ray.exceptions.WorkerCrashedError:
+        while "died" not in errors.poll()[1]["error_message"]:
+            pass
+        time.sleep(2)
+        print("LOST")
+"""
+
+
+def test_what_ray_tells_of_lost_workers_stays_off_the_terminal():
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LOST_WORKER], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "LOST\n")
+
+
 CONNECT = """
 import sys, time
 from jobs.runtime.errors import exit_code_of
