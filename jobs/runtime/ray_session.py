@@ -34,13 +34,17 @@ _LEVEL_OF_CORE = "_ZN3ray6RayLog19severity_threshold_E"
 _FATAL = 3
 
 #: environment for the processes of a private Ray; cluster/Dockerfile sets the same. A network on CPUs trains a quarter
-#: faster with it. Waiting threads spin only for microseconds, since threads share their cores. The allocator keeps the
-#: memory of one step for the next one; by default it returns it to the system, and every page costs a fault again
+#: faster with the first four. Waiting threads spin only for microseconds, since threads share their cores. The
+#: allocator keeps the memory of one step for the next one. By default it returns the memory to the system, and every
+#: page costs a fault again. The last one keeps idle workers for ten minutes. By default Ray ends a worker that is idle
+#: for a second, if there are more workers than CPUs, as decoders beside model actors are. The next task then waits for
+#: a new process
 WORKER_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
+    "RAY_idle_worker_killing_time_threshold_ms": "600000",
 }
 
 

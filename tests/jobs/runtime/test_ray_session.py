@@ -230,6 +230,40 @@ def test_a_token_of_the_user_goes_only_to_a_cluster_that_asks_for_one(tmp_path, 
             cluster.wait()
 
 
+#: twice as many tasks at once as there are CPUs, and a pause, and as many tasks again; says which workers did them
+IDLE_WORKERS = """
+import os, sys, time
+from pathlib import Path
+from jobs.runtime.ray_session import ray_session
+
+def meet(folder, tasks):
+    Path(folder, str(os.getpid())).touch()
+    while len(os.listdir(folder)) < tasks:
+        time.sleep(0.05)
+    return os.getpid()
+
+with ray_session("local"):
+    import ray
+    tasks = 2 * int(ray.cluster_resources()["CPU"])
+    for number in range(2):
+        folder = Path(sys.argv[1], str(number))
+        folder.mkdir()
+        task = ray.remote(meet).options(num_cpus=0.25)
+        print("PIDS", *sorted(ray.get([task.remote(str(folder), tasks) for _ in range(tasks)])))
+        time.sleep(3)
+"""
+
+
+def test_a_worker_that_is_idle_for_a_while_serves_the_next_task(tmp_path):
+    """By default Ray ends it after a second if there are more workers than CPUs, as decoders beside the model are."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IDLE_WORKERS, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = [line for line in done.stdout.splitlines() if line.startswith("PIDS ")]
+    assert first == second
+
+
 #: kills a worker, waits until Ray has told its drivers of that death, and says so
 LOST_WORKER = """
 import os, signal, time
