@@ -90,9 +90,10 @@ class LabelRun:
             if len(nodes) > 1 and self.output.is_local:
                 log.warning("%s must be a disk that all %d nodes share", self.output.uri, len(nodes))
             plan = make_plan(nodes, device=device_for(self.config), actors=actors, groups=node_groups())
-            self._begin(plan, settle_engine(self.config, self.record, plan, nodes))
+            # asked before a task looks for an engine, because that task itself takes the CPUs of an actor
             if busy := plan.waits_for(free_resources()):
                 log.warning("%s", busy)
+            self._begin(plan, settle_engine(self.config, self.record, plan, nodes))
             generations = self._prepare_manifest(generations, state, relabel)
             return self._label(model, generations, plan)
 
