@@ -28,6 +28,7 @@ from jobs.runtime.metrics import JobMetrics
 from jobs.runtime.ray_session import ray_session
 from jobs.train.data import ImageSet, open_image_set
 from jobs.train.lines import LinePrinter, print_line, start_line_queue
+from jobs.train.network import GlooConfig
 from jobs.train.options import TrainConfig, TrainingRecipe, TrainingSettings, check_workers, resolve_settings
 from jobs.train.state import MODEL_FILE
 from jobs.train.worker import RunOutcome, RunPlan, train_worker
@@ -193,7 +194,7 @@ def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ra
     return ray.train.torch.TorchTrainer(
         in_worker(train_worker),
         train_loop_config={"plan": plan},
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
+        torch_config=ray.train.torch.TorchConfig("nccl") if config.use_gpu else GlooConfig("gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers[0] if workers[0] == workers[1] else workers,
             use_gpu=config.use_gpu,
