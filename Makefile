@@ -5,10 +5,10 @@ BIN := .venv/bin
 # the package and the tools are installed again when one of these files changes
 INSTALLED := .venv/.installed
 # tests without any of these marks need nothing but Python and little time; tests/conftest.py sets the first four
-QUICK := not ray and not store and not browser and not process and not compute and not slow and not faults
-UNIT := not slow and not faults
+QUICK := not ray and not store and not browser and not process and not compute and not slow and not faults and not hosts
+UNIT := not slow and not faults and not hosts
 
-.PHONY: help setup demo picture tree gpu-check faults-page quick test lint typecheck imports unit test-slow test-faults test-fuzz wheel format clean
+.PHONY: help setup demo picture tree gpu-check faults-page quick test lint typecheck imports unit test-slow test-faults test-hosts test-fuzz wheel format clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -57,6 +57,9 @@ test-fuzz: $(INSTALLED) ## mutated annotation files, images and archives: none m
 test-faults: $(INSTALLED) ## kills at every moment, stores that misbehave, hostile images; writes build/faults.md
 	$(BIN)/pytest tests/end_to_end/test_fault_kills.py tests/end_to_end/test_fault_store.py tests/end_to_end/test_label_kills.py \
 		tests/jobs/storage/test_storage_faults.py tests/jobs/label/test_lease.py tests/end_to_end/test_label_hostile.py
+
+test-hosts: $(INSTALLED) ## label, train and export over hosts that share nothing, in network namespaces; takes root
+	$(BIN)/pytest -s -m hosts tests/end_to_end/test_hosts.py
 
 faults-page: ## take the page of the last `make test-faults` over into docs/faults.md
 	cp build/faults.md docs/faults.md

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 import s3fs
@@ -28,13 +29,25 @@ _STOP_SECONDS = 20.0
 
 
 class S3Server:
-    """SeaweedFS under `directory`, with one bucket, an administrator (`env`) and a reader (`reader_env`)."""
+    """SeaweedFS under `directory`, with one bucket, an administrator (`env`) and a reader (`reader_env`).
 
-    def __init__(self, directory: Path) -> None:
+    It listens on loopback, or on another `address`. `enter` are words before its command, such as those of
+    `support.hosts.Host.enter`; the server then sees its directory as `seen_as`, and ends with its host.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        address: str = "127.0.0.1",
+        enter: Sequence[str] = (),
+        seen_as: Path | None = None,
+    ) -> None:
         self.directory = directory
+        self._seen_as = seen_as or directory
         self.bucket = BUCKET
         self.ports = _free_ports()
-        self.endpoint = f"http://127.0.0.1:{self.ports['s3']}"
+        self.address, self._enter = address, enter
+        self.endpoint = f"http://{address}:{self.ports['s3']}"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -73,13 +86,12 @@ class S3Server:
         """Starts on the kept data; returns when a put and a get succeed, else raises RuntimeError with its log."""
         if self.running:
             return
-        data = self.directory / "data"
-        data.mkdir(parents=True, exist_ok=True)
-        config = self.directory / "s3.json"
-        config.write_text(json.dumps(_IDENTITIES))
+        (self.directory / "data").mkdir(parents=True, exist_ok=True)
+        (self.directory / "s3.json").write_text(json.dumps(_IDENTITIES))
+        files = [f"-dir={self._seen_as / 'data'}", f"-s3.config={self._seen_as / 's3.json'}"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [_weed(), "mini", f"-dir={data}", f"-s3.config={config}", *self._flags()],
+                [*self._enter, _weed(), "mini", *files, *self._flags()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -126,8 +138,8 @@ class S3Server:
     def _flags(self) -> list[str]:
         ports = [f"-{service}.port={port}" for service, port in self.ports.items()]
         return [
-            "-ip=127.0.0.1",
-            "-ip.bind=127.0.0.1",
+            f"-ip={self.address}",
+            f"-ip.bind={self.address}",
             *ports,
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
@@ -167,7 +179,7 @@ class S3Server:
     def _port_open(self) -> bool:
         with socket.socket() as probe:
             probe.settimeout(1.0)
-            return probe.connect_ex(("127.0.0.1", self.ports["s3"])) == 0
+            return probe.connect_ex((self.address, self.ports["s3"])) == 0
 
     def _remove_sockets(self) -> None:
         ports = [port + offset for port in self.ports.values() for offset in (0, _GRPC_OFFSET)]
