@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import ray_constants, services, worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.utils import read_ray_address
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
@@ -113,8 +113,6 @@ def _without_lines_of_ray() -> Iterator[None]:
     each of them on stdout, in colour, and Ray has no option against it. So its switch is set, which Ray itself uses
     while a debugger has the terminal. The errors stay in Ray's logs on the head.
     """
-    from ray._private import worker
-
     before = worker._worker_logs_enabled
     worker._worker_logs_enabled = False
     try:
