@@ -26,6 +26,7 @@ from jobs.train.loader import build_loader, window_config
 from jobs.train.options import RECIPES, TrainConfig, resolve_settings
 from jobs.train.worker import training_dtype
 from yolact.network.model import build_yolact
+from yolact.training.colours import change_colours
 from yolact.training.losses import YolactWithLoss
 from yolact.training.optimisation import WeightAverage, build_optimizer, freeze_batch_norm
 from yolact.weights.initial import initialise
@@ -74,19 +75,20 @@ def bare_loop(config: TrainingBenchConfig) -> float:
     average = WeightAverage(model, settings.ema_decay)
     dtype = training_dtype(settings.precision, torch.device("cpu"))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model_config.mean, model_config.std))
-    loader = build_loader(images, settings, model_config, first_step=0)
+    loader = build_loader(images.pack(), settings, model_config, first_step=0)
     start = time.perf_counter()
     for step, batch in enumerate(loader, start=1):
         trainable.train()
         freeze_batch_norm(model)
-        pixels = (batch.images.to(memory_format=torch.channels_last) - mean) / std
+        pixels = batch.images if batch.colours is None else change_colours(batch.images, batch.colours)
+        pixels = ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             losses = trainable(pixels, batch.targets)
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
         optimizer.step()
-        average.update(model)
+        average.update()
         if step == WARMUP_STEPS:
             start = time.perf_counter()
     return config.steps * settings.batch_size / (time.perf_counter() - start)

@@ -11,9 +11,12 @@ from benchmarks.gpu.machine import seconds_per_call
 from jobs.train.options import TrainConfig, resolve_settings
 from jobs.train.state import TrainingState
 from jobs.train.step import TrainingStep
+from yolact.config import YolactConfig
 from yolact.network.model import build_yolact
+from yolact.training.colours import ColourChange
 from yolact.training.dataset import TrainingBatch
 from yolact.training.optimisation import WeightAverage, build_optimizer, freeze_batch_norm
+from yolact.training.targets import ImageTargets, TargetMaker, batch_targets
 
 #: objects of each image; COCO's photos have about seven
 OBJECTS = 7
@@ -31,17 +34,19 @@ def step_speed(device: torch.device, batch_size: int) -> dict[str, Any]:
     state = TrainingState(model.config, model, optimizer, scaler, average, freezes_batch_norm=True)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     step = TrainingStep(state, settings, device, dtype)
-    batch = make_batch(batch_size, model.config.input_size, model.config.num_classes)
+    batch = make_batch(batch_size, model.config)
     seconds = seconds_per_call(lambda: step(batch), device)
     return {"batch": batch_size, "images_per_second": batch_size / seconds} | count_launches(
         lambda: step(batch), device
     )
 
 
-def make_batch(count: int, size: int, classes: int) -> TrainingBatch:
+def make_batch(count: int, config: YolactConfig) -> TrainingBatch:
     """Noise with rectangular objects of all sizes."""
     rng = torch.Generator().manual_seed(0)
-    targets: list[dict[str, Any]] = []
+    size = config.input_size
+    make_targets = TargetMaker.of(config)
+    targets: list[ImageTargets] = []
     for _ in range(count):
         first = (torch.rand(OBJECTS, 2, generator=rng) * 0.6 * size).long()
         sides = (torch.rand(OBJECTS, 2, generator=rng) * 0.35 * size).long() + 12
@@ -49,8 +54,11 @@ def make_batch(count: int, size: int, classes: int) -> TrainingBatch:
         masks = torch.zeros(OBJECTS, size, size, dtype=torch.bool)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.tolist(), strict=True):
             mask[y1:y2, x1:x2] = True
-        labels = torch.randint(classes, (OBJECTS,), generator=rng)
+        labels = torch.randint(config.num_classes, (OBJECTS,), generator=rng)
         crowd = torch.zeros(OBJECTS, dtype=torch.bool)
-        targets.append({"boxes": boxes.float(), "labels": labels, "masks": masks, "is_crowd": crowd})
+        targets.append(
+            make_targets({"boxes": boxes.float(), "labels": labels, "masks": masks, "is_crowd": crowd, "seed": 0})
+        )
     images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=rng)
-    return TrainingBatch(images, targets, list(range(count)))
+    changes = torch.tensor([ColourChange(brightness=10.0, contrast=1.2, saturation=0.8, hue=9.0)] * count)
+    return TrainingBatch(images, batch_targets(targets), changes, list(range(count)))

@@ -9,7 +9,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import ray.train
 import ray.train.torch
 
 from jobs import storage
-from jobs.runtime.cluster import Node, NodeGroup, alive_nodes, node_groups
+from jobs.runtime.cluster import alive_nodes, node_groups
 from jobs.runtime.errors import EXIT_OK, JobError, UsageError
 from jobs.runtime.interrupts import stopped_by_sigterm
 from jobs.runtime.logs import configure_logging, in_worker, run_id
@@ -30,6 +30,7 @@ from jobs.train.data import ImageSet, open_image_set
 from jobs.train.lines import LinePrinter, print_line, start_line_queue
 from jobs.train.network import GlooConfig
 from jobs.train.options import TrainConfig, TrainingRecipe, TrainingSettings, check_workers, resolve_settings
+from jobs.train.room import NodeShare, check_room, share_of_node
 from jobs.train.state import MODEL_FILE
 from jobs.train.worker import RunOutcome, RunPlan, train_worker
 from yolact.coco.annotations import AnnotatedImages
@@ -56,12 +57,14 @@ def run_training(config: TrainConfig) -> int:
     _describe(settings, train.data, say)
     # Ray sets a handler of SIGTERM when it starts, so this one comes after it
     with ray_session(config.address), stopped_by_sigterm():
-        check_room(alive_nodes(), node_groups(), workers[0], config.use_gpu)
+        nodes, groups = alive_nodes(), node_groups()
+        share = share_of_node(config, nodes, groups)
+        check_room(nodes, groups, workers[0], share, config.use_gpu)
         lines = start_line_queue()
         plan = RunPlan(
-            settings=settings,
+            settings=replace(settings, loader_processes=share.loader_processes),
             model_config=model_config,
-            train=train,
+            train=train.pack(),
             validation=validation,
             output=config.output,
             provenance=_provenance(config, settings, train.data),
@@ -70,28 +73,8 @@ def run_training(config: TrainConfig) -> int:
             metrics=JobMetrics("train", run),
         )
         with LinePrinter(lines, say):
-            result = _fit(_trainer(config, plan, workers))
+            result = _fit(_trainer(config, plan, workers, share))
         return _finish(config.output, result)
-
-
-def check_room(nodes: Sequence[Node], groups: Sequence[NodeGroup] | None, workers: int, use_gpu: bool) -> None:
-    """Raises `UsageError` where the cluster can never hold so many workers: Ray would try to place them for ever.
-
-    Args:
-        nodes: the present nodes.
-        groups: the most nodes of each kind that an autoscaler may run; None without one, or if that cannot be read.
-        workers: the fewest of the run. Each takes a CPU, and with `use_gpu` a GPU.
-    """
-    if groups is None and not any(node.cpus for node in nodes):
-        return  # a cluster without any CPU can only be one that grows
-    coming = [group.node for group in groups or [] for _ in range(group.most)]
-    # the present nodes belong to the groups, so the larger of the two counts
-    most = max(sum(int(min(node.cpus, node.gpus) if use_gpu else node.cpus) for node in of) for of in (nodes, coming))
-    if workers > most:
-        raise UsageError(
-            f"{workers} training workers cannot be scheduled: each takes a CPU{' and a GPU' * use_gpu}, and the "
-            f"cluster {'has' if groups is None else 'grows to'} room for {most}; use fewer --num-workers"
-        )
 
 
 def _open_data(config: TrainConfig, say: Callable[[str], None]) -> tuple[ImageSet, ImageSet | None]:
@@ -185,7 +168,9 @@ def _base_config(config: TrainConfig) -> YolactConfig:
     return get_config(config.config)
 
 
-def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ray.train.torch.TorchTrainer:
+def _trainer(
+    config: TrainConfig, plan: RunPlan, workers: tuple[int, int], share: NodeShare
+) -> ray.train.torch.TorchTrainer:
     parent, _, name = config.output.rstrip("/").rpartition("/")
     storage_path, filesystem = parent, None
     if not storage.is_local(parent):
@@ -198,7 +183,7 @@ def _trainer(config: TrainConfig, plan: RunPlan, workers: tuple[int, int]) -> ra
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers[0] if workers[0] == workers[1] else workers,
             use_gpu=config.use_gpu,
-            resources_per_worker={"CPU": 1, **({"GPU": 1} if config.use_gpu else {})},
+            resources_per_worker={"CPU": share.cpus, **({"GPU": 1} if config.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
             name=name,

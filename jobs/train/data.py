@@ -20,6 +20,7 @@ from yolact.coco.annotations import (
 )
 from yolact.coco.checks import find_problems
 from yolact.coco.file_names import FileNames
+from yolact.training.packed import PackedImages
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,21 @@ class ImageSet:
     """bytes of an image by its file name"""
     skip_broken: bool = False
     """leave out images that turn out to be broken later"""
+
+    def pack(self) -> TrainingImages:
+        """The same with its annotations in arrays, which take little memory in many processes."""
+        return TrainingImages(PackedImages(self.data), self.read_bytes, self.skip_broken)
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """Annotated images to train on; sent to workers by pickle."""
+
+    images: PackedImages
+    read_bytes: Callable[[str], bytes]
+    """bytes of an image by its file name"""
+    skip_broken: bool = False
+    """take the next image instead of one that turns out to be broken"""
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,16 @@ from dataclasses import replace
 import torch
 
 from jobs.train.broken_images import GuardedDataset
-from jobs.train.data import ImageSet
+from jobs.train.data import TrainingImages
 from jobs.train.options import TrainingSettings
 from yolact.config import YolactConfig
 from yolact.training.augmentation import build_augmentation
 from yolact.training.dataset import EpochSampler, TrainingDataset, TrainingSample, collate
+from yolact.training.targets import TargetMaker
 
 
 def build_loader(
-    images: ImageSet,
+    images: TrainingImages,
     settings: TrainingSettings,
     config: YolactConfig,
     *,
@@ -36,14 +37,19 @@ def build_loader(
     The iterator raises `BrokenImageError` for an image that cannot be used and may not be left out.
     """
     trained = window_config(config, settings)
-    transform = build_augmentation(
+    augment = build_augmentation(
         settings.augmentation,
         trained.input_size,
         trained.prototype_size,
         window_scale=trained.input_size / config.input_size,
     )
     dataset = TrainingDataset(
-        images.data, images.read_bytes, transform, settings.seed, settings.pixels_per_window or None
+        images.images,
+        images.read_bytes,
+        augment,
+        TargetMaker.of(trained),
+        settings.seed,
+        settings.pixels_per_window or None,
     )
     sampler = EpochSampler(
         len(dataset), settings.batch_size, settings.last_step, first_step, worker, num_workers, settings.seed
@@ -57,6 +63,7 @@ def build_loader(
         prefetch_factor=4 if processes else None,
         worker_init_fn=_use_one_thread,
         multiprocessing_context="fork" if processes else None,
+        pin_memory=settings.use_gpu,  # so that copies to the GPU need not wait
     )
 
 

@@ -37,8 +37,9 @@ class TrainConfig:
     """CPUs that each worker uses; None shares this machine's among the workers (1 with a GPU each)"""
     use_gpu: bool = False
     """give each worker a GPU (nccl); otherwise CPUs (gloo)"""
-    loader_processes: int = 1
-    """processes per worker that read and augment images; 0 does it between the steps"""
+    loader_processes: int | None = None
+    """processes per worker that read and augment images; 0 does it between the steps; None takes 1 on CPUs, and on GPUs
+    all CPUs of the node but one per worker, at most 16; a GPU worker reserves a CPU for each"""
     score_threshold: float = 0.5
     """with a label table: instances below this score are not learnt"""
     skip_broken: bool = False
@@ -192,7 +193,7 @@ class TrainingSettings(TrainingRecipe):
     seed: int
     use_gpu: bool
     loader_processes: int
-    """per worker"""
+    """per worker; the command sets the usual number once it knows the cluster"""
     stop_after: int | None
     log_every: int
 
@@ -218,6 +219,8 @@ def resolve_settings(config: TrainConfig) -> TrainingSettings:
     for flag in ("max_steps", "batch_size", "validate_every", "checkpoint_every"):
         _at_least_one(flag, getattr(chosen, flag))
     _at_least_one("log_every", config.log_every)
+    if config.loader_processes is not None and config.loader_processes < 0:
+        raise UsageError(f"--loader-processes {config.loader_processes} must be at least 0")
     if config.max_masks_per_image is not None:
         _at_least_one("max_masks_per_image", config.max_masks_per_image)
     if config.max_steps is None:
@@ -230,7 +233,7 @@ def resolve_settings(config: TrainConfig) -> TrainingSettings:
         init_weights=config.init_weights,
         seed=config.seed,
         use_gpu=config.use_gpu,
-        loader_processes=config.loader_processes,
+        loader_processes=1 if config.loader_processes is None else config.loader_processes,
         stop_after=config.stop_after,
         log_every=config.log_every,
     )

@@ -87,7 +87,7 @@ class TrainingState:
     def restore(self, saved: SavedState) -> None:
         """Take over a saved state. The number of workers may have been another one."""
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.optimizer.load_state_dict(_as_fused(saved["optimizer"]))
         self.scaler.load_state_dict(saved["scaler"])
         if self.average is not None and saved["average"] is not None:
             self.average.model.load_state_dict(saved["average"])
@@ -96,6 +96,11 @@ class TrainingState:
         self.step = saved["step"]
         self.skipped = saved["skipped"]
         self.best_mask_ap = saved["best_mask_ap"]
+
+
+def _as_fused(saved: dict[str, Any]) -> dict[str, Any]:
+    """The state of an optimiser for a fused one: earlier checkpoints are of optimisers that were not."""
+    return {**saved, "param_groups": [{**group, "fused": True, "foreach": None} for group in saved["param_groups"]]}
 
 
 def read_state(folder: Path) -> SavedState:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch.distributed
 
 from jobs.train.broken_images import BrokenImageError, message_of, read_pixels
 from jobs.train.data import ImageSet
-from yolact.coco.annotations import coco_json
+from yolact.coco.annotations import AnnotatedImage, coco_json
 from yolact.coco.evaluation import CocoScores, DetectedInstance, evaluate_instances
 from yolact.config import NmsKind
-from yolact.inference.predictor import Predictor
+from yolact.images.prepare import PreparedImage
+from yolact.inference.predictor import Detections, Predictor
 from yolact.network.model import Yolact
 
 #: Validation keeps every score, as the release does: anchors whose best score is at or below the config's floor are
 #: dropped (0.05 in the paper's models, 0.02 in `nuclei`), but the other classes of a kept anchor count with scores
 #: below it. Standard NMS cuts all pairs at the floor.
 VALIDATED_SCORES_ABOVE = 0.0
+#: threads that read and decode images while a GPU works; beside a CPU one is enough
+_DECODERS_BESIDE_GPU = 4
 
 
 def validate(
@@ -67,7 +71,7 @@ def detect_images(
     model: Yolact,
     images: ImageSet,
     device: str,
-    positions: range,
+    positions: Sequence[int],
     nms: NmsKind | None = None,
     report: Callable[[int], None] | None = None,
 ) -> Iterator[DetectedInstance]:
@@ -77,27 +81,64 @@ def detect_images(
 
 
 def detect_with(
-    predict: Predictor, images: ImageSet, positions: range, report: Callable[[int], None] | None = None
+    predict: Predictor, images: ImageSet, positions: Sequence[int], report: Callable[[int], None] | None = None
 ) -> Iterator[DetectedInstance]:
-    """Detections of a predictor in some images of a data set, in COCO's terms."""
+    """Detections of a predictor in some images of a data set, in COCO's terms. Decodes the next batch meanwhile."""
     category_ids = list(images.data.categories)
-    for done, position in enumerate(positions, start=1):
-        image = images.data.images[position]
+    done = 0
+    for batch in _decoded_batches(predict, images, positions):
+        there = [(image, prepared) for image, prepared in batch if prepared is not None]
+        found = predict.predict_prepared([prepared for _, prepared in there])
+        for (image, _), detections in zip(there, found, strict=True):
+            yield from _in_coco_terms(image.image_id, detections, category_ids)
+        for _ in batch:
+            done += 1
+            if report is not None:
+                report(done)
+
+
+DecodedBatch = list[tuple[AnnotatedImage, PreparedImage | None]]
+
+
+def _decoded_batches(predict: Predictor, images: ImageSet, positions: Sequence[int]) -> Iterator[DecodedBatch]:
+    """The images in batches of the predictor's size, None for broken ones that are left out.
+
+    While a batch is used, threads read and decode the next one.
+
+    Raises:
+        BrokenImageError: if an image is broken and may not be left out.
+    """
+
+    def decode(image: AnnotatedImage) -> PreparedImage | None:
         pixels = read_pixels(images, image)
-        if pixels is None:
-            continue
-        (detections,) = predict([pixels])
-        for index, box in enumerate(detections.boxes_xywh.tolist()):
-            yield DetectedInstance(
-                image_id=image.image_id,
-                category_id=category_ids[int(detections.labels[index])],
-                score=float(detections.scores[index]),
-                mask_score=None if detections.mask_scores is None else float(detections.mask_scores[index]),
-                bbox=box,
-                mask=detections.masks[index],
-            )
-        if report is not None:
-            report(done)
+        return None if pixels is None else predict.prepare(pixels)
+
+    records = [images.data.images[position] for position in positions]
+    size = predict.batch_size
+    with ThreadPoolExecutor(_DECODERS_BESIDE_GPU if predict.device.type == "cuda" else 1) as pool:
+
+        def start(first: int) -> list[tuple[AnnotatedImage, Future[PreparedImage | None]]]:
+            return [(image, pool.submit(decode, image)) for image in records[first : first + size]]
+
+        following = start(0)
+        for first in range(0, len(records), size):
+            batch = [(image, decoded.result()) for image, decoded in following]
+            following = start(first + size)
+            yield batch
+
+
+def _in_coco_terms(
+    image_id: int | str, detections: Detections, category_ids: Sequence[int]
+) -> Iterator[DetectedInstance]:
+    for index, box in enumerate(detections.boxes_xywh.tolist()):
+        yield DetectedInstance(
+            image_id=image_id,
+            category_id=category_ids[int(detections.labels[index])],
+            score=float(detections.scores[index]),
+            mask_score=None if detections.mask_scores is None else float(detections.mask_scores[index]),
+            bbox=box,
+            mask=detections.masks[index],
+        )
 
 
 def score_table(scores: dict[str, CocoScores]) -> dict[str, float]:

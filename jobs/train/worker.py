@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from jobs.runtime.metrics import JobMetrics
 from jobs.train.broken_images import BrokenImageError, message_of
-from jobs.train.data import ImageSet
+from jobs.train.data import ImageSet, TrainingImages
 from jobs.train.lines import LineQueueHandle
 from jobs.train.loader import build_loader, window_config
 from jobs.train.log import TrainingLog
@@ -51,7 +51,7 @@ class RunPlan:
 
     settings: TrainingSettings
     model_config: YolactConfig
-    train: ImageSet
+    train: TrainingImages
     validation: ImageSet | None
     output: str
     provenance: Mapping[str, Any]
@@ -127,20 +127,26 @@ class Worker:
         )
         images, stopped = 0, None
         for batch in self.metrics.waits("load", self._batches(loader)):
+            is_last = state.step + 1 == settings.last_step
+            validates = self.plan.validation is not None and (
+                (state.step + 1) % settings.validate_every == 0 or is_last
+            )
+            saves = validates or (state.step + 1) % settings.checkpoint_every == 0 or is_last
             with self.metrics.timed("step"):
-                result = self.take_step(batch)
-            self.metrics.images(len(batch.targets))
+                results = self.take_step(batch)
+                if saves or state.step <= FIRST_STEPS_RECORDED:
+                    results += self.take_step.read()
+            self.metrics.images(len(batch.image_ids))
             images += settings.batch_size
-            if self._record(result, images):
+            if self._record(results, images):
                 images = 0
             if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
                 # the checkpoint lies behind these steps: a run that goes on does not meet the same images again
                 self._checkpoint({})
-                stopped = f"{MAX_SKIPPED_IN_A_ROW} steps in a row were skipped, the last one because {result.skipped}"
+                reason = results[-1].skipped
+                stopped = f"{MAX_SKIPPED_IN_A_ROW} steps in a row were skipped, the last one because {reason}"
                 break
-            is_last = state.step == settings.last_step
-            validates = self.plan.validation is not None and (state.step % settings.validate_every == 0 or is_last)
-            if validates or state.step % settings.checkpoint_every == 0 or is_last:
+            if saves:
                 self._checkpoint(self._validate() if validates else {})
                 images = 0
                 if self.log is not None:
@@ -182,20 +188,26 @@ class Worker:
         dist.all_gather_object(messages, message)
         return next(text for text in messages if text is not None)
 
-    def _record(self, result: StepResult, images: int) -> bool:
-        """Record a step where it is time to; says whether `images` (since the last line) stand in a line now."""
+    def _record(self, results: Sequence[StepResult], images: int) -> bool:
+        """Record steps where it is time to; says whether `images` (since the last line) stand in a line now."""
         if self.log is None:
             return False
-        step = self.state.step
-        if result.skipped is not None:
-            self.log.skipped(step, result.skipped, self.state.skipped)
-            return False
-        is_due = step % self.settings.log_every == 0 or step <= FIRST_STEPS_RECORDED or step == self.settings.last_step
-        if is_due:
-            self.log.step(step, result.losses, result.learning_rate, images)
-            self.metrics.losses(dict(result.losses))
-            self.metrics.gpu_memory()
-        return is_due
+        told = False
+        skipped = self.state.skipped - sum(result.skipped is not None for result in results)
+        for result in results:
+            if result.skipped is not None:
+                skipped += 1
+                self.log.skipped(result.step, result.skipped, skipped)
+            elif self._is_due(result.step):
+                self.log.step(result.step, result.losses, result.learning_rate, 0 if told else images)
+                self.metrics.losses(dict(result.losses))
+                self.metrics.gpu_memory()
+                told = True
+        return told
+
+    def _is_due(self, step: int) -> bool:
+        """Whether the losses of a step are recorded."""
+        return step % self.settings.log_every == 0 or step <= FIRST_STEPS_RECORDED or step == self.settings.last_step
 
     def _initial_state(self) -> TrainingState:
         """The state of the latest checkpoint, or that of a new run."""

@@ -24,6 +24,8 @@ from yolact.network.model import build_yolact
 from yolact.training.augmentation import build_augmentation
 from yolact.training.dataset import EpochSampler, TrainingDataset, collate
 from yolact.training.optimisation import build_optimizer, freeze_batch_norm
+from yolact.training.packed import PackedImages
+from yolact.training.targets import TargetMaker
 
 STEPS, BATCH, SIDE = 4, 8, 64
 #: the step (from 1) whose last image is not a number, on whichever worker it falls
@@ -64,8 +66,8 @@ def build_dataset() -> TrainingDataset:
         Image.fromarray(pixels).save(stream, format="PNG")
         files[f"{image_id}.png"] = stream.getvalue()
         content["images"].append({"id": image_id, "file_name": f"{image_id}.png", "height": SIDE, "width": SIDE})
-    transform = build_augmentation("microscopy", CONFIG.input_size, CONFIG.prototype_size)
-    return TrainingDataset(parse_coco(content), files.__getitem__, transform)
+    augment = build_augmentation("microscopy", CONFIG.input_size, CONFIG.prototype_size)
+    return TrainingDataset(PackedImages(parse_coco(content)), files.__getitem__, augment, TargetMaker.of(CONFIG))
 
 
 def build_settings(**changes: object) -> TrainingSettings:
@@ -98,7 +100,7 @@ def main(folder: Path, worker: int, num_workers: int) -> None:
             images = batch.images.float()
             images[-1] = torch.nan
             batch = batch._replace(images=images)
-        result = take_step(batch)
+        (result,) = take_step(batch)
         gradients = [parameter.grad.flatten() for parameter in state.model.parameters() if parameter.grad is not None]
         done.append(
             {

@@ -27,16 +27,18 @@ class RegionPixels(NamedTuple):
     """(N,) int64"""
 
 
-def region_pixels(first: Tensor, last: Tensor) -> RegionPixels:
+def region_pixels(first: Tensor, last: Tensor, total: int | None = None) -> RegionPixels:
     """The pixels of P rectangles.
 
     Args:
         first: (P, 2) int64 column and row of the first pixel.
         last: (P, 2) int64 column and row after the last pixel. A rectangle with `last` at or before `first` is empty.
+        total: N where it is known: then a GPU need not be asked, which would be a wait.
     """
     columns, rows = (last - first).clamp(min=0).unbind(dim=1)
     counts = columns * rows
-    instance = torch.repeat_interleave(torch.arange(len(first), device=first.device), counts)
+    places = torch.arange(len(first), device=first.device)
+    instance = torch.repeat_interleave(places, counts, output_size=total)
     offset = torch.arange(len(instance), device=first.device) - (counts.cumsum(0) - counts)[instance]
     down = torch.div(offset, columns[instance], rounding_mode="floor")
     return RegionPixels(instance, first[instance, 1] + down, first[instance, 0] + offset - down * columns[instance])

@@ -1,27 +1,35 @@
 """Augmentation: the random changes of an image and its ground truth before a training step uses them.
 
-A sample is a dict of `image` (3, H, W) uint8 RGB, `boxes` (G, 4) float xyxy in pixels of that image, `masks` (G, H, W)
-bool or uint8, `labels` (G,) int64 and `is_crowd` (G,) bool. All randomness comes from torch's global generator. The
-caller seeds the generator, so that a sample is a function of (seed, epoch, slot).
+All randomness comes from torch's global generator. The caller seeds the generator, so that a sample is a function of
+(seed, epoch, slot).
+
+The recipes "none" and "ssd" choose a window from the boxes alone. Then the pixels and masks of the window are sampled
+once, at the size that training needs. "microscopy" works on the pixels of the whole window.
+
+Shapes: H × W the image, S the network input's side, G objects.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as v2f
 
+from yolact.geometry.boxes import box_area
 from yolact.geometry.masks import resize_masks
-
-Sample = dict[str, Tensor]
-Transform = Callable[[Sample], Sample]
+from yolact.training.colours import ColourChange, draw_colour_change
+from yolact.training.packed import ImageTruth
+from yolact.training.random import coin, uniform
+from yolact.training.windows import Window, boxes_in_window, masks_in_window, sample_pixels
 
 Recipe = Literal["none", "ssd", "microscopy"]
 
@@ -33,10 +41,31 @@ FILL_RGB = (123.68, 116.78, 103.94)
 EMPTY_SIDE = 1e-3
 
 
+class AugmentedImage(NamedTuple):
+    """What an augmentation makes of an image."""
+
+    image: Tensor
+    """(3, S, S) uint8 RGB, in memory by rows of pixels (channels last); without its colour change"""
+    boxes: Tensor
+    """(G, 4) float32 xyxy in pixels of the S × S input"""
+    labels: Tensor
+    """(G,) int64, 0-based"""
+    masks: Tensor
+    """(G, mask_size, mask_size) bool"""
+    is_crowd: Tensor
+    """(G,) bool"""
+    colours: ColourChange
+    """to be applied where the network runs, see `yolact.training.colours.change_colours`"""
+
+
+#: from (H, W, 3) uint8 RGB pixels and their ground truth to a sample
+Augmentation = Callable[[np.ndarray, ImageTruth], AugmentedImage]
+
+
 def build_augmentation(
     recipe: Recipe, input_size: int, mask_size: int | None = None, window_scale: float = 1.0
-) -> Transform:
-    """The transform from an image of any size to a training sample.
+) -> Augmentation:
+    """The augmentation that makes training samples of images of any size.
 
     Args:
         recipe: "none" resizes only; "ssd" is the release's (photometric distortion, zoom-out, crop, mirror);
@@ -48,9 +77,6 @@ def build_augmentation(
             that sees whole images at 768 px learns at less cost from 512-px windows of 2/3 of them, in which objects
             have the same size.
 
-    Returns:
-        A transform to `image` (3, S, S) uint8, boxes in pixels of S × S, masks (G, mask_size, mask_size) bool.
-
     Raises:
         ValueError: if the recipe is unknown, or cannot cut windows.
     """
@@ -58,46 +84,66 @@ def build_augmentation(
         raise ValueError(f"augmentation {recipe!r} takes whole images; only microscopy can train on windows of them")
     mask_size = input_size if mask_size is None else mask_size
     if recipe == "none":
-        return lambda sample: resize_sample(sample, input_size, mask_size)
+        return partial(_whole, input_size=input_size, mask_size=mask_size)
     if recipe == "ssd":
-        return lambda sample: resize_sample(_ssd(sample), input_size, mask_size)
+        return partial(_ssd, input_size=input_size, mask_size=mask_size)
     if recipe == "microscopy":
-        random_part = partial(_microscopy, window_scale=window_scale)
-        return lambda sample: resize_sample(random_part(sample), input_size, mask_size, MIN_BOX_SIDE_MICROSCOPY)
+        return partial(_microscopy, input_size=input_size, mask_size=mask_size, window_scale=window_scale)
     raise ValueError(f"augmentation {recipe!r} is unknown; choose one of {', '.join(get_args(Recipe))}")
 
 
-def resize_sample(sample: Sample, input_size: int, mask_size: int, min_side: float = 0.0) -> Sample:
-    """Squash to the square network input as inference does: bilinear, half-pixel centres, no antialiasing.
+# --- "none" and "ssd": one sampling of a window ---
 
-    Boxes are clamped to the input before their sides are looked at: an object that touches the right or bottom edge
-    may lie a rounding error outside. Objects with a side under `min_side` (a share of the input's side) are dropped,
-    and objects that lie outside of the image altogether.
+
+@dataclass(frozen=True)
+class View:
+    """What a sample shows of an image."""
+
+    window: Window
+    kept: Tensor
+    """(G,) bool, the objects that stay"""
+    mirrored: bool
+    colours: ColourChange
+
+
+def _whole(pixels: np.ndarray, truth: ImageTruth, *, input_size: int, mask_size: int) -> AugmentedImage:
+    """The whole image, squashed to the square network input as inference does."""
+    everything = torch.ones(len(truth.labels), dtype=torch.bool)
+    view = View(Window(0, 0, truth.height, truth.width), everything, mirrored=False, colours=ColourChange())
+    return show(view, pixels, truth, input_size, mask_size)
+
+
+def _ssd(pixels: np.ndarray, truth: ImageTruth, *, input_size: int, mask_size: int) -> AugmentedImage:
+    """The release's augmentation."""
+    return show(draw_ssd_view(truth), pixels, truth, input_size, mask_size)
+
+
+def show(view: View, pixels: np.ndarray, truth: ImageTruth, input_size: int, mask_size: int) -> AugmentedImage:
+    """Sample a view once, at the network's size.
+
+    Boxes are clamped to what is seen before their sides are looked at: an object that touches the right or bottom edge
+    may lie a rounding error outside. Objects that lie outside of the view altogether are dropped.
     """
-    _, height, width = sample["image"].shape
-    pixels = F.interpolate(sample["image"][None].float(), (input_size, input_size), mode="bilinear")
-    boxes = sample["boxes"] * torch.tensor([input_size / width, input_size / height] * 2)
-    boxes = boxes.clamp(0, input_size)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    valid = (sides >= max(min_side * input_size, EMPTY_SIDE)).all(dim=1)
-    return {
-        "image": pixels[0].round_().clamp_(0, 255).to(torch.uint8),
-        "boxes": boxes[valid],
-        "labels": sample["labels"][valid],
-        "masks": resize_masks(sample["masks"][valid].bool(), mask_size, mask_size),
-        "is_crowd": sample["is_crowd"][valid],
-    }
+    window = view.window
+    sampled = sample_pixels(pixels, window, input_size, FILL_RGB)
+    boxes = boxes_in_window(torch.from_numpy(truth.boxes), truth, window, input_size)
+    valid = view.kept & ((boxes[:, 2:] - boxes[:, :2]) >= EMPTY_SIDE).all(dim=1)
+    boxes = boxes[valid]
+    masks = masks_in_window(truth, valid.numpy().nonzero()[0], window, mask_size)
+    image, (x1, y1, x2, y2) = sampled.image, sampled.seen
+    if view.mirrored:
+        image, masks, boxes = image.flip(1), masks.flip(2), _mirrored_boxes(boxes, input_size)
+        x1, x2 = input_size - x2, input_size - x1
+    return AugmentedImage(
+        image.permute(2, 0, 1),
+        boxes,
+        torch.from_numpy(truth.labels)[valid],
+        masks,
+        torch.from_numpy(truth.is_crowd)[valid],
+        view.colours._replace(x1=x1, y1=y1, x2=x2, y2=y2),
+    )
 
 
-# --- "ssd": the release's augmentation ---
-
-#: added to all values of the image
-BRIGHTNESS = (-32.0, 32.0)
-#: factor on all values of the image
-CONTRAST = (0.5, 1.5)
-SATURATION = (0.5, 1.5)
-#: shift of the hue in degrees
-HUE = (-18.0, 18.0)
 #: sides of the zoomed-out canvas over those of the image
 ZOOM_OUT = (1.0, 4.0)
 #: choices of the crop, the first of which keeps everything. The release writes a bound of the overlap with the objects
@@ -110,94 +156,33 @@ CROP_SHARE = (0.3, 1.0)
 CROP_ASPECT = (0.5, 2.0)
 
 
-class Window(NamedTuple):
-    """A rectangle in pixels of an image; it may reach beyond the image."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def _ssd(sample: Sample) -> Sample:
-    """The release's augmentation at the image's own resolution: colours, zoom-out, crop, mirror."""
-    _, height, width = sample["image"].shape
-    sample = {**sample, "image": distort_colours(sample["image"])}
-    canvas = _zoomed_out(height, width) if _coin() else Window(0, 0, height, width)
-    window, kept = _crop_of(canvas, sample)
-    sample = _cut(sample, window, kept, torch.tensor(FILL_RGB))
-    return _mirrored(sample) if _coin() else sample
-
-
-def distort_colours(image: Tensor) -> Tensor:
-    """Brightness, contrast, saturation and hue, each with probability ½; the channels keep their order.
-
-    The release decides by a coin whether contrast comes before or after the other two. Here it comes first: a factor on
-    all values changes neither saturation nor hue, so that both orders give the same image. Values leave 0…255 in
-    between, as in the release, and are clamped at the end.
-
-    Args:
-        image: (3, H, W) uint8 RGB.
-
-    Returns:
-        (3, H, W) uint8 RGB.
-    """
-    brightness = _uniform(*BRIGHTNESS) if _coin() else 0.0
-    contrast = _uniform(*CONTRAST) if _coin() else 1.0
-    saturation = _uniform(*SATURATION) if _coin() else 1.0
-    hue = _uniform(*HUE) if _coin() else 0.0
-    if brightness == 0.0 and contrast == saturation == 1.0 and hue == 0.0:
-        return image
-    values = image.float()
-    if brightness or contrast != 1.0:
-        values.add_(brightness).mul_(contrast)
-    if hue:
-        values = _with_hue_and_saturation(values, hue, saturation)
-    elif saturation != 1.0:
-        # V − C·saturation per channel: in the HSV cone the distance from the largest channel is what saturation scales
-        values = torch.lerp(values.amax(dim=0, keepdim=True), values, saturation)
-    return values.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _with_hue_and_saturation(values: Tensor, degrees: float, saturation: float) -> Tensor:
-    """Turn the hue and scale the saturation of (3, H, W) float RGB in the HSV cone."""
-    red, green, blue = values
-    largest, smallest = values.amax(dim=0), values.amin(dim=0)
-    chroma = largest - smallest
-    divisor = chroma.clamp(min=1e-6)
-    # position on the hexagon of hues, 0…6: red at 0, green at 2, blue at 4
-    sector = torch.where(
-        largest == red,
-        (green - blue) / divisor,
-        torch.where(largest == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
-    )
-    sector.add_(degrees / 60)
-    chroma.mul_(saturation)
-    channels = []
-    for offset in (5, 3, 1):
-        place = (sector + offset).remainder_(6)
-        channels.append(largest - chroma * torch.minimum(place, 4 - place).clamp_(0, 1))
-    return torch.stack(channels)
+def draw_ssd_view(truth: ImageTruth) -> View:
+    """The random choices of the release's augmentation: colours, zoom-out, crop, mirror."""
+    colours = draw_colour_change()
+    height, width = truth.height, truth.width
+    canvas = _zoomed_out(height, width) if coin() else Window(0, 0, height, width)
+    window, kept = _crop_of(canvas, truth)
+    return View(window, kept, mirrored=coin(), colours=colours)
 
 
 def _zoomed_out(height: int, width: int) -> Window:
     """A canvas of up to four times the image's sides, with the image somewhere on it."""
-    ratio = _uniform(*ZOOM_OUT)
-    left, top = _uniform(0, width * ratio - width), _uniform(0, height * ratio - height)
+    ratio = uniform(*ZOOM_OUT)
+    left, top = uniform(0, width * ratio - width), uniform(0, height * ratio - height)
     return Window(-int(top), -int(left), int(height * ratio), int(width * ratio))
 
 
-def _crop_of(canvas: Window, sample: Sample) -> tuple[Window, Tensor]:
+def _crop_of(canvas: Window, truth: ImageTruth) -> tuple[Window, Tensor]:
     """A random part of a canvas, and which objects (G,) bool stay: those whose centre lies inside.
 
     At least one object that is no crowd must stay. An image without such objects is kept whole.
     """
-    boxes, regular = sample["boxes"], ~sample["is_crowd"].bool()
+    boxes, regular = torch.from_numpy(truth.boxes), ~torch.from_numpy(truth.is_crowd)
     everything = torch.ones(len(boxes), dtype=torch.bool)
     if not regular.any():
         return canvas, everything
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    while _uniform(0, CROP_CHOICES) >= 1:
+    while uniform(0, CROP_CHOICES) >= 1:
         for _ in range(CROP_TRIES):
             window = _random_crop(canvas)
             if window is None:
@@ -232,102 +217,130 @@ WINDOW_SHARE = (0.6, 1.7)
 WINDOW_STRETCH = (0.85, 1.18)
 
 
-def _microscopy(sample: Sample, window_scale: float = 1.0) -> Sample:
+@dataclass(frozen=True)
+class Scene:
+    """An image with its ground truth while "microscopy" changes it, at a resolution of its own."""
+
+    image: Tensor
+    """(3, H, W) uint8 RGB"""
+    boxes: Tensor
+    """(G, 4) float32 xyxy in pixels of the image"""
+    labels: Tensor
+    """(G,) int64"""
+    masks: Tensor
+    """(G, H, W) bool or uint8"""
+    is_crowd: Tensor
+    """(G,) bool"""
+
+    @staticmethod
+    def of(pixels: np.ndarray, truth: ImageTruth) -> Scene:
+        """The whole image."""
+        return Scene(
+            # contiguous planes: the crop and resize kernels are faster on them than on a transposed view
+            torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            torch.from_numpy(truth.boxes),
+            torch.from_numpy(truth.labels),
+            torch.from_numpy(truth.whole_masks()),
+            torch.from_numpy(truth.is_crowd),
+        )
+
+
+def _microscopy(
+    pixels: np.ndarray, truth: ImageTruth, *, input_size: int, mask_size: int, window_scale: float
+) -> AugmentedImage:
     """Cells have no up and no colour of their own: any of eight orientations, any polarity, any contrast.
 
     Channels are permuted here, unlike in "ssd": which colour a stain has is an accident of the laboratory.
     """
-    sample = _random_window(sample, window_scale)
-    sample = _random_orientation(sample)
-    image = v2.RandomPhotometricDistort(contrast=(0.6, 1.5), saturation=(0.5, 1.5), p=0.8)(sample["image"])
+    scene = _random_orientation(_random_window(Scene.of(pixels, truth), window_scale))
+    image = v2.RandomPhotometricDistort(contrast=(0.6, 1.5), saturation=(0.5, 1.5), p=0.8)(scene.image)
     image = v2.RandomInvert(p=0.15)(image)
     image = v2.RandomGrayscale(p=0.15)(image)
-    if _uniform(0, 1) < 0.15:
-        image = v2f.gaussian_blur(image, kernel_size=[5, 5], sigma=[_uniform(0.3, 1.2)])
-    return {**sample, "image": image}
+    if uniform(0, 1) < 0.15:
+        image = v2f.gaussian_blur(image, kernel_size=[5, 5], sigma=[uniform(0.3, 1.2)])
+    return _squashed(replace(scene, image=image), input_size, mask_size)
 
 
-def _random_window(sample: Sample, scale: float) -> Sample:
+def _squashed(scene: Scene, input_size: int, mask_size: int) -> AugmentedImage:
+    """Squash to the square network input as inference does: bilinear, half-pixel centres, no antialiasing.
+
+    Objects with a side under `MIN_BOX_SIDE_MICROSCOPY` are dropped.
+    """
+    _, height, width = scene.image.shape
+    pixels = F.interpolate(scene.image[None].float(), (input_size, input_size), mode="bilinear")
+    boxes = scene.boxes * torch.tensor([input_size / width, input_size / height] * 2)
+    boxes = boxes.clamp(0, input_size)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    valid = (sides >= MIN_BOX_SIDE_MICROSCOPY * input_size).all(dim=1)
+    image = pixels[0].round_().clamp_(0, 255).to(torch.uint8)
+    return AugmentedImage(
+        image.permute(1, 2, 0).contiguous().permute(2, 0, 1),
+        boxes[valid],
+        scene.labels[valid],
+        resize_masks(scene.masks[valid].bool(), mask_size, mask_size),
+        scene.is_crowd[valid],
+        ColourChange(),
+    )
+
+
+def _random_window(scene: Scene, scale: float) -> Scene:
     """Cut a window of random scale; where it reaches beyond the image, it is filled with the image's mean colour."""
-    _, height, width = sample["image"].shape
-    share = scale * math.exp(_uniform(math.log(WINDOW_SHARE[0]), math.log(WINDOW_SHARE[1])))
-    stretch = math.sqrt(_uniform(*WINDOW_STRETCH))
+    _, height, width = scene.image.shape
+    share = scale * math.exp(uniform(math.log(WINDOW_SHARE[0]), math.log(WINDOW_SHARE[1])))
+    stretch = math.sqrt(uniform(*WINDOW_STRETCH))
     window_height, window_width = round(height * share * stretch), round(width * share / stretch)
-    top = round(_uniform(min(0, height - window_height), max(0, height - window_height)))
-    left = round(_uniform(min(0, width - window_width), max(0, width - window_width)))
+    top = round(uniform(min(0, height - window_height), max(0, height - window_height)))
+    left = round(uniform(min(0, width - window_width), max(0, width - window_width)))
     window = Window(top, left, window_height, window_width)
     # an object of which the window shows less than a third says little about objects
-    kept = _areas(_clipped(sample["boxes"], window, height, width)) > _areas(sample["boxes"]) / 3
-    return _cut(sample, window, kept)
+    kept = box_area(_clipped(scene.boxes, window.within(height, width))) > box_area(scene.boxes) / 3
+    return _cut(scene, window, kept)
 
 
-def _random_orientation(sample: Sample) -> Sample:
+def _random_orientation(scene: Scene) -> Scene:
     """One of the eight symmetries of the square."""
-    if _coin():
-        image, masks, boxes = sample["image"], sample["masks"], sample["boxes"]
-        image, masks, boxes = image.transpose(1, 2), masks.transpose(1, 2), boxes[:, [1, 0, 3, 2]]
-        sample = {**sample, "image": image, "masks": masks, "boxes": boxes}
-    if _coin():
-        sample = _mirrored(sample)
-    if _coin():
-        height, boxes = sample["image"].shape[1], sample["boxes"]
+    if coin():
+        image, masks, boxes = scene.image.transpose(1, 2), scene.masks.transpose(1, 2), scene.boxes[:, [1, 0, 3, 2]]
+        scene = replace(scene, image=image, masks=masks, boxes=boxes)
+    if coin():
+        boxes = _mirrored_boxes(scene.boxes, scene.image.shape[2])
+        scene = replace(scene, image=scene.image.flip(2), masks=scene.masks.flip(2), boxes=boxes)
+    if coin():
+        height, boxes = scene.image.shape[1], scene.boxes
         boxes = torch.stack([boxes[:, 0], height - boxes[:, 3], boxes[:, 2], height - boxes[:, 1]], dim=1)
-        sample = {**sample, "image": sample["image"].flip(1), "masks": sample["masks"].flip(1), "boxes": boxes}
-    return sample
+        scene = replace(scene, image=scene.image.flip(1), masks=scene.masks.flip(1), boxes=boxes)
+    return scene
 
 
-# --- what the recipes share ---
+def _cut(scene: Scene, window: Window, kept: Tensor) -> Scene:
+    """The part of a scene in a window, with the `kept` objects (G,) bool, their boxes clamped to what is seen.
 
-
-def _cut(sample: Sample, window: Window, kept: Tensor, fill: Tensor | None = None) -> Sample:
-    """The part of a sample in a window, with the `kept` objects (G,) bool, their boxes clamped to what is seen.
-
-    What lies beyond the image is filled with `fill` (3,), by default the mean colour of the part that is seen.
+    What lies beyond the image is filled with the mean colour of the part that is seen.
     """
-    _, height, width = sample["image"].shape
-    row, column = max(window.top, 0), max(window.left, 0)
-    bottom, right = min(window.top + window.height, height), min(window.left + window.width, width)
-    image = sample["image"][:, row:bottom, column:right]
-    masks = sample["masks"][kept][:, row:bottom, column:right]
-    above, before = row - window.top, column - window.left
-    below, after = window.top + window.height - bottom, window.left + window.width - right
-    if above or before or below or after:
-        colour = image.float().mean(dim=(1, 2)) if fill is None else fill
+    _, height, width = scene.image.shape
+    inside = window.within(height, width)
+    bottom, right = inside.top + inside.height, inside.left + inside.width
+    image = scene.image[:, inside.top : bottom, inside.left : right]
+    masks = scene.masks[kept][:, inside.top : bottom, inside.left : right]
+    if inside != window:
+        above, before = inside.top - window.top, inside.left - window.left
+        below, after = window.top + window.height - bottom, window.left + window.width - right
+        colour = image.float().mean(dim=(1, 2))
         padded = colour.round().to(torch.uint8)[:, None, None].repeat(1, window.height, window.width)
-        padded[:, above : above + image.shape[1], before : before + image.shape[2]] = image
+        padded[:, above : above + inside.height, before : before + inside.width] = image
         image, masks = padded, F.pad(masks, (before, after, above, below))
     corner = torch.tensor([window.left, window.top] * 2)
-    return {
-        "image": image,
-        "boxes": _clipped(sample["boxes"][kept], window, height, width) - corner,
-        "labels": sample["labels"][kept],
-        "masks": masks,
-        "is_crowd": sample["is_crowd"][kept],
-    }
+    boxes = _clipped(scene.boxes[kept], inside) - corner
+    return Scene(image, boxes, scene.labels[kept], masks, scene.is_crowd[kept])
 
 
-def _clipped(boxes: Tensor, window: Window, height: int, width: int) -> Tensor:
-    """Boxes clamped to the part of a window that lies on an image of height × width."""
-    top, bottom = max(window.top, 0), min(window.top + window.height, height)
-    left, right = max(window.left, 0), min(window.left + window.width, width)
-    columns, rows = boxes[:, 0::2].clamp(left, right), boxes[:, 1::2].clamp(top, bottom)
-    return torch.stack([columns[:, 0], rows[:, 0], columns[:, 1], rows[:, 1]], dim=1)
+def _clipped(boxes: Tensor, inside: Window) -> Tensor:
+    """Boxes (G, 4) xyxy clamped to a rectangle."""
+    first = torch.tensor([inside.left, inside.top] * 2)
+    last = torch.tensor([inside.left + inside.width, inside.top + inside.height] * 2)
+    return boxes.clamp(first, last)
 
 
-def _mirrored(sample: Sample) -> Sample:
-    """Left and right swapped."""
-    width, boxes = sample["image"].shape[2], sample["boxes"]
-    boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
-    return {**sample, "image": sample["image"].flip(2), "masks": sample["masks"].flip(2), "boxes": boxes}
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _uniform(low: float, high: float) -> float:
-    return low + (high - low) * torch.rand(()).item()
-
-
-def _coin() -> bool:
-    return torch.rand(()).item() < 0.5
+def _mirrored_boxes(boxes: Tensor, width: int) -> Tensor:
+    """Boxes (G, 4) xyxy with left and right swapped."""
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from yolact.coco.annotations import AnnotatedImage, AnnotatedImages, ground_truth_arrays
 from yolact.images.decode import decode_image
-from yolact.training.augmentation import Transform
+from yolact.training.augmentation import Augmentation
+from yolact.training.colours import ColourChange
+from yolact.training.packed import PackedImages
+from yolact.training.targets import BatchTargets, ImageTargets, TargetMaker, batch_targets
 
 
 class TrainingSample(NamedTuple):
     """One augmented image with its target."""
 
     image: Tensor
-    """(3, S, S) uint8 RGB"""
-    target: dict[str, Any]
-    """see `yolact.training.losses.Target`"""
+    """(3, S, S) uint8 RGB, channels last in memory"""
+    targets: ImageTargets
+    colours: ColourChange
+    """still to be applied"""
     image_id: int | str
 
 
@@ -28,8 +31,10 @@ class TrainingBatch(NamedTuple):
     """The samples of one step, as one worker gets them."""
 
     images: Tensor
-    """(B, 3, S, S) uint8 RGB"""
-    targets: list[dict[str, Any]]
+    """(B, 3, S, S) uint8 RGB, channels last in memory"""
+    targets: BatchTargets
+    colours: Tensor | None
+    """(B, 8) float32 as in `ColourChange`, still to be applied; None where no image changes"""
     image_ids: list[int | str]
 
 
@@ -40,9 +45,10 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
     interrupted. An image has one slot, or several where one window shows only a part of the image.
 
     Args:
-        data: images and annotations, already free of problems.
+        images: images and annotations.
         read_bytes: gives the bytes of an image by its file name.
-        transform: see `yolact.training.augmentation.build_augmentation`.
+        augment: see `yolact.training.augmentation.build_augmentation`.
+        make_targets: for the model that is trained.
         seed: of the run.
         pixels_per_slot: an image has one slot for this many pixels of its side (the square root of its area), at least
             one. None gives each image one slot.
@@ -50,61 +56,72 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
 
     def __init__(
         self,
-        data: AnnotatedImages,
+        images: PackedImages,
         read_bytes: Callable[[str], bytes],
-        transform: Transform,
+        augment: Augmentation,
+        make_targets: TargetMaker,
         seed: int = 0,
         pixels_per_slot: float | None = None,
     ) -> None:
-        self.data = data
+        self.images = images
         self.read_bytes = read_bytes
-        self.transform = transform
+        self.augment = augment
+        self.make_targets = make_targets
         self.seed = seed
-        sides = np.sqrt([image.height * image.width for image in data.images])
+        sides = np.sqrt(images.sizes.prod(axis=1, dtype=np.int64))
         slots = np.ones(len(sides)) if pixels_per_slot is None else (sides / pixels_per_slot).round().clip(min=1)
-        self.positions = np.repeat(np.arange(len(sides)), slots.astype(np.int64))
+        self.positions = np.repeat(np.arange(len(sides), dtype=np.int32), slots.astype(np.int64))
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, item: tuple[int, int]) -> TrainingSample:
         epoch, slot = item
-        image = self.data.images[int(self.positions[slot])]
-        sample = load_sample(image, self.data.label_of_category, self.read_bytes(image.file_name))
+        position = int(self.positions[slot])
+        pixels = self._decode(position)
         seed = int(np.random.SeedSequence((self.seed, epoch, slot)).generate_state(1, np.uint32)[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            sample = self.transform(sample)
-        pixels = sample.pop("image")
-        return TrainingSample(pixels, {**sample, "seed": seed}, image.image_id)
-
-
-def load_sample(image: AnnotatedImage, label_of_category: dict[int, int], data: bytes) -> dict[str, Tensor]:
-    """Decode an image and its ground truth into a sample, see `yolact.training.augmentation`.
-
-    Raises:
-        ValueError: if the bytes are no image, or if its size is not the annotated one; names the image id.
-    """
-    try:
-        pixels = decode_image(data)
-    except ValueError as error:
-        raise ValueError(f"image {image.image_id!r} ({image.file_name}): {error}") from error
-    if pixels.shape[:2] != (image.height, image.width):
-        raise ValueError(
-            f"image {image.image_id!r} ({image.file_name}) is {pixels.shape[1]}×{pixels.shape[0]} px but annotated as "
-            f"{image.width}×{image.height}; correct its entry or leave it out"
+            made = self.augment(pixels, self.images.truth(position))
+        targets = self.make_targets(
+            {
+                "boxes": made.boxes,
+                "labels": made.labels,
+                "masks": made.masks,
+                "is_crowd": made.is_crowd,
+                "seed": seed,
+            }
         )
-    sample = {name: torch.from_numpy(array) for name, array in ground_truth_arrays(image, label_of_category).items()}
-    # contiguous planes: the crop and resize kernels are faster on them than on a transposed view
-    sample["image"] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    return sample
+        return TrainingSample(made.image, targets, made.colours, self.images.image_id(position))
+
+    def _decode(self, position: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: if the bytes are no image, or if its size is not the annotated one; names the image id.
+        """
+        name = self.images.file_name(position)
+        try:
+            pixels = decode_image(self.read_bytes(name))
+        except ValueError as error:
+            raise ValueError(f"image {self.images.image_id(position)!r} ({name}): {error}") from error
+        height, width = self.images.sizes[position].tolist()
+        if pixels.shape[:2] != (height, width):
+            raise ValueError(
+                f"image {self.images.image_id(position)!r} ({name}) is {pixels.shape[1]}×{pixels.shape[0]} px but "
+                f"annotated as {width}×{height}; correct its entry or leave it out"
+            )
+        return pixels
 
 
 def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
-    """Stack the images; targets stay a list, because the number of objects differs from image to image."""
+    """Put samples together to a batch."""
+    images = torch.stack([sample.image.permute(1, 2, 0) for sample in samples]).permute(0, 3, 1, 2)
+    changes = [sample.colours for sample in samples]
     return TrainingBatch(
-        torch.stack([sample.image for sample in samples]),
-        [sample.target for sample in samples],
+        images,
+        batch_targets([sample.targets for sample in samples]),
+        torch.tensor(changes) if any(change.is_one for change in changes) else None,
         [sample.image_id for sample in samples],
     )
 

@@ -28,18 +28,20 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """An optimiser over the parameters that learn. SGD decays all of them, AdamW only weights: no biases or gains.
 
+    Both are PyTorch's fused kinds, which `skip_update_where` needs.
+
     Raises:
         ValueError: if the name is unknown.
     """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if name == "sgd":  # the release decays everything
-        return torch.optim.SGD(learning, lr=learning_rate, momentum=momentum, weight_decay=weight_decay)
+        return torch.optim.SGD(learning, lr=learning_rate, momentum=momentum, weight_decay=weight_decay, fused=True)
     if name == "adamw":
         groups = [
             {"params": [parameter for parameter in learning if parameter.ndim > 1], "weight_decay": weight_decay},
             {"params": [parameter for parameter in learning if parameter.ndim <= 1], "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=learning_rate, betas=(momentum, 0.999))
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=(momentum, 0.999), fused=True)
     raise ValueError(f"optimiser {name!r} is unknown; choose sgd or adamw")
 
 
@@ -77,6 +79,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate
 
 
+def skip_update_where(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """Let the next `optimizer.step()` change nothing if `skip`, a bool () on the device, is True. Does not wait for it.
+
+    Fused optimisers have this for PyTorch's gradient scaler, which sets the same attribute.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Keep statistics, gains and biases of every batch norm as they are; call it again after each `model.train()`.
 
@@ -93,7 +103,8 @@ class WeightAverage:
     """Exponential moving average of a model's weights: the weights that are validated and saved.
 
     Args:
-        model: the average starts from its current weights.
+        model: the average starts from its current weights and follows them. The model must keep its tensors: loading a
+            state into them is fine, moving the model to another device is not.
         decay: share of the average that stays at each step, once the run is long enough.
 
     Raises:
@@ -106,20 +117,21 @@ class WeightAverage:
         self.decay = decay
         self.updates = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._averaged, self._copied = _split(self.model)
+        self._followed, self._counters = _split(model)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         """Take in the weights after a step. In the first steps the average follows faster, so that it forgets the
         initial weights."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        average, current = self._split(self.model), self._split(model)
-        torch._foreach_lerp_(average[0], current[0], 1 - decay)
-        for kept, now in zip(average[1], current[1], strict=True):
-            kept.copy_(now)
+        torch._foreach_lerp_(self._averaged, self._followed, 1 - decay)
+        if self._copied:
+            torch._foreach_copy_(self._copied, self._counters)
 
-    @staticmethod
-    def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-        """Tensors that can be averaged, and integer counters, which cannot."""
-        tensors = list(model.state_dict().values())
-        return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]
+
+def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of a model that can be averaged, and its integer counters, which cannot."""
+    tensors = list(model.state_dict().values())
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]

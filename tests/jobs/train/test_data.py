@@ -8,13 +8,17 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from support.models import tiny_training_config
 from support.odd_annotations import BROKEN, HEIGHT, MENDED, ODD_ID, REFUSED, WIDTH, Oddity, good_content, mask_rle
 
 from jobs.runtime.errors import UsageError
 from jobs.train.command import _with_absolute_paths
 from jobs.train.data import list_files, open_image_set
 from jobs.train.options import TrainConfig
-from yolact.training.dataset import load_sample
+from yolact.training.augmentation import build_augmentation
+from yolact.training.dataset import TrainingDataset
+from yolact.training.packed import PackedImages
+from yolact.training.targets import TargetMaker
 
 ORIENTATION = 0x0112
 
@@ -54,15 +58,18 @@ def dataset(tmp_path):
 
 
 def load_all(images):
-    data = images.data
-    return [load_sample(image, data.label_of_category, images.read_bytes(image.file_name)) for image in data.images]
+    """The ground truth of every image, which is decoded too."""
+    packed = PackedImages(images.data)
+    make_targets = TargetMaker.of(tiny_training_config())
+    whole = TrainingDataset(packed, images.read_bytes, build_augmentation("none", 64), make_targets)
+    return [(whole[0, position], packed.truth(position))[1] for position in range(len(packed))]
 
 
 @by_name([oddity for oddity in MENDED if "LVIS" not in oddity.name])
 def test_an_odd_file_is_learnt_from_like_the_good_one(dataset, oddity):
-    samples = load_all(dataset(oddity))
-    assert [sample["masks"].sum().item() for sample in samples] == [288, 144]
-    assert not any(sample["is_crowd"].any() for sample in samples)
+    truths = load_all(dataset(oddity))
+    assert [truth.whole_masks().sum() for truth in truths] == [288, 144]
+    assert not any(truth.is_crowd.any() for truth in truths)
 
 
 @by_name(BROKEN)
@@ -70,7 +77,7 @@ def test_broken_annotations_are_told_before_training_or_left_out(dataset, oddity
     with pytest.raises(UsageError, match=rf"training set has 1 broken .*: annotation {ODD_ID} of image "):
         dataset(oddity)
     left = dataset(oddity, skip_broken=True)
-    assert [sample["masks"].sum().item() for sample in load_all(left)] == [288, 0]
+    assert [truth.whole_masks().sum() for truth in load_all(left)] == [288, 0]
     assert f"training set: annotation {ODD_ID} of image" in capsys.readouterr().err
 
 

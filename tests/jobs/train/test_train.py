@@ -20,14 +20,16 @@ from support.training import draw_plates, read_metrics, train_config
 from jobs.runtime.cluster import Node, NodeGroup
 from jobs.runtime.errors import JobError, UsageError
 from jobs.train import run
-from jobs.train.command import _describe, _with_objects_only, check_room, model_config_for
+from jobs.train.command import _describe, _with_objects_only, model_config_for
 from jobs.train.data import ImageSet, open_image_set
 from jobs.train.log import TrainingLog
 from jobs.train.options import RECIPES, TrainConfig, check_workers, resolve_settings
-from jobs.train.validation import detect_images, validate
+from jobs.train.room import MOST_LOADERS, NodeShare, check_room, share_of_node
+from jobs.train.validation import detect_images, detect_with, validate
 from jobs.train.worker import Worker
 from yolact.coco.annotations import AnnotatedImage, AnnotatedImages, Annotation
 from yolact.config import CONFIGS, NmsConfig
+from yolact.inference.predictor import Predictor
 from yolact.network.model import build_yolact
 from yolact.training.optimisation import learning_rate_at
 from yolact.weights.checkpoint import load_checkpoint
@@ -69,6 +71,8 @@ def test_bad_settings_are_bad_usage():
         resolve_settings(config(recipe="secret"))
     with pytest.raises(UsageError, match="--max-steps 0"):
         resolve_settings(config(max_steps=0))
+    with pytest.raises(UsageError, match="--loader-processes -1 must be at least 0"):
+        resolve_settings(config(loader_processes=-1))
     with pytest.raises(UsageError, match="unknown config 'yolo'"):
         model_config_for(config(config="yolo"), AnnotatedImages((), {1: "a"}))
 
@@ -95,11 +99,28 @@ def test_workers_that_a_cluster_can_never_hold_are_refused(workers, use_gpu, fit
     groups = [NodeGroup(node, 1) for node in nodes]
     for present, grows in ((nodes, None), ([Node(0, 0)], groups), (nodes[:1], groups)):
         if fits:
-            check_room(present, grows, workers, use_gpu)
+            check_room(present, grows, workers, NodeShare(1, 1), use_gpu)
         else:
             with pytest.raises(UsageError, match=f"{workers} training workers cannot be scheduled"):
-                check_room(present, grows, workers, use_gpu)
-    check_room([Node(0, 0)], None, workers, use_gpu)
+                check_room(present, grows, workers, NodeShare(1, 1), use_gpu)
+    check_room([Node(0, 0)], None, workers, NodeShare(1, 1), use_gpu)
+
+
+def test_gpu_workers_share_the_cpus_of_their_node_and_reserve_them():
+    def share(nodes, groups=None, **options):
+        return share_of_node(config(**options), nodes, groups)
+
+    assert share([Node(8, 0)]) == NodeShare(1, 1)
+    assert share([Node(8, 0)], loader_processes=0) == NodeShare(1, 0)
+    gpus = {"use_gpu": True}
+    assert share([Node(16, 2), Node(64, 0)], **gpus) == NodeShare(8, 7)
+    assert share([Node(16, 2)], [NodeGroup(Node(12, 4), 3)], **gpus) == NodeShare(3, 2)
+    assert share([Node(208, 8)], **gpus) == NodeShare(MOST_LOADERS + 1, MOST_LOADERS)
+    assert share([Node(2, 2)], **gpus) == NodeShare(1, 1)
+    assert share([Node(16, 1)], loader_processes=4, **gpus) == NodeShare(5, 4)
+    check_room([Node(16, 2)], None, 2, NodeShare(8, 7), True)
+    with pytest.raises(UsageError, match=r"each takes 9 CPUs and a GPU, .* has room for 1; .* or --loader"):
+        check_room([Node(16, 2)], None, 2, NodeShare(9, 8), True)
 
 
 def test_more_workers_than_cpus_end_at_once_in_one_line(local_ray, tmp_path, plates):
@@ -323,6 +344,24 @@ def test_a_validation_shows_its_progress(tmp_path, plates):
     validate(model, images, "cpu", report=lambda done: log.validation_progress(done, count))
     log.close()
     assert lines == [f"validating: {done} of {count} images" for done in range(1, count + 1)]
+
+
+def test_a_validation_gives_the_network_whole_batches(tmp_path, plates):
+    """And what it finds does not depend on the size of the batches."""
+    images = open_image_set(plates["annotations"], plates["images"], "validation set")
+    torch.manual_seed(0)
+    model = build_yolact(model_config_for(train_config(tmp_path, plates), images.data)).eval()
+    found, batches = {}, []
+    for size in (1, 3):
+        predict = Predictor(model, device="cpu", score_threshold=0.0, batch_size=size)
+        start = predict._engine.start
+        predict._engine.start = lambda pixels, start=start: (batches.append(len(pixels)), start(pixels))[1]
+        found[size] = list(detect_with(predict, images, range(8)))
+    assert batches == [1] * 8 + [3] * 3
+    assert len(found[1]) > 0
+    for one, other in zip(found[1], found[3], strict=True):
+        assert (one.image_id, one.category_id) == (other.image_id, other.category_id)
+        assert one.score == pytest.approx(other.score, rel=1e-4)
 
 
 def test_validation_keeps_the_scores_of_other_classes_below_the_floor(tmp_path, plates):

@@ -4,55 +4,61 @@ from __future__ import annotations
 
 import colorsys
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.models import tiny_training_config
 
 from yolact.coco.reading import parse_coco
-from yolact.training import augmentation
-from yolact.training.augmentation import Window, build_augmentation, distort_colours
+from yolact.training import augmentation, colours
+from yolact.training.augmentation import View, build_augmentation, draw_ssd_view, show
+from yolact.training.colours import ColourChange, change_colours, draw_colour_change
 from yolact.training.dataset import EpochSampler, TrainingDataset, collate, epoch_order
+from yolact.training.packed import ImageTruth, PackedImages, shape_rle
+from yolact.training.targets import TargetMaker
+from yolact.training.windows import Window, masks_in_window
 
 
 def sample(count=3, height=90, width=120):
-    """Bright rectangles, each of its own grey, on black."""
-    image = torch.zeros(3, height, width, dtype=torch.uint8)
-    boxes = (
-        torch.tensor([[10 + 36 * i, 20 + 9 * i, 34 + 36 * i, 50 + 9 * i] for i in range(count)]).float().reshape(-1, 4)
-    )
-    masks = torch.zeros(count, height, width, dtype=torch.uint8)
-    for i, (x1, y1, x2, y2) in enumerate(boxes.int().tolist()):
-        masks[i, y1:y2, x1:x2] = 1
-        image[:, y1:y2, x1:x2] = 90 + 50 * i
-    return {
-        "image": image,
-        "boxes": boxes,
-        "labels": torch.arange(count),
-        "masks": masks,
-        "is_crowd": torch.zeros(count, dtype=torch.bool),
-    }
+    """Bright rectangles, each of its own grey, on black: pixels and their ground truth."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    boxes = [[10 + 36 * i, 20 + 9 * i, 34 + 36 * i, 50 + 9 * i] for i in range(count)]
+    for i, (x1, y1, x2, y2) in enumerate(boxes):
+        pixels[y1:y2, x1:x2] = 90 + 50 * i
+    return pixels, rectangles(boxes, height, width)
+
+
+def rectangles(boxes, height, width, is_crowd=None, as_rle=False):
+    """The ground truth of rectangles xyxy."""
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    shapes = [(np.array([x1, y1, x2, y1, x2, y2, x1, y2], np.float32),) for x1, y1, x2, y2 in boxes]
+    if as_rle:
+        shapes = [shape_rle(shape, height, width)["counts"] for shape in shapes]
+    crowd = np.zeros(len(boxes), bool) if is_crowd is None else np.array(is_crowd)
+    return ImageTruth(height, width, boxes, np.arange(len(boxes)), crowd, tuple(shapes))
 
 
 def test_without_augmentation_the_image_is_squashed_and_boxes_with_it():
-    result = build_augmentation("none", 60, 30)(sample())
-    assert result["image"].shape == (3, 60, 60)
-    assert result["image"].dtype == torch.uint8
-    assert result["masks"].shape == (3, 30, 30)
-    assert result["boxes"][0].tolist() == pytest.approx([5, 20 * 60 / 90, 17, 50 * 60 / 90])
+    result = build_augmentation("none", 60, 30)(*sample())
+    assert result.image.shape == (3, 60, 60)
+    assert result.image.dtype == torch.uint8
+    assert result.masks.shape == (3, 30, 30)
+    assert result.boxes[0].tolist() == pytest.approx([5, 20 * 60 / 90, 17, 50 * 60 / 90])
 
 
 @pytest.mark.parametrize("recipe", ["ssd", "microscopy"])
 @pytest.mark.parametrize("seed", range(12))
 def test_boxes_stay_on_their_masks(recipe, seed):
     torch.manual_seed(seed)
-    result = build_augmentation(recipe, 96)(sample())
-    count = len(result["boxes"])
-    assert result["image"].shape == (3, 96, 96)
-    assert {len(result[name]) for name in ("labels", "masks", "is_crowd")} == {count}
-    assert ((result["boxes"] >= 0) & (result["boxes"] <= 96)).all()
-    for box, mask in zip(result["boxes"], result["masks"], strict=True):
+    result = build_augmentation(recipe, 96)(*sample())
+    count = len(result.boxes)
+    assert result.image.shape == (3, 96, 96)
+    assert {len(result.labels), len(result.masks), len(result.is_crowd)} == {count}
+    assert ((result.boxes >= 0) & (result.boxes <= 96)).all()
+    for box, mask in zip(result.boxes, result.masks, strict=True):
         rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
         if not len(rows):
             continue  # cut to a sliver thinner than a pixel of the mask
@@ -60,12 +66,13 @@ def test_boxes_stay_on_their_masks(recipe, seed):
         assert box.tolist() == pytest.approx(tight, abs=1.6)
 
 
+@pytest.mark.parametrize("recipe", ["ssd", "microscopy"])
 @pytest.mark.parametrize("seed", range(6))
-def test_microscopy_moves_pixels_and_masks_together(seed):
+def test_pixels_and_masks_move_together(recipe, seed):
     torch.manual_seed(seed)
-    result = build_augmentation("microscopy", 120)(sample())
-    grey = result["image"].float().mean(dim=0)
-    for mask in result["masks"]:
+    result = build_augmentation(recipe, 120)(*sample())
+    grey = result.image.float().mean(dim=0)
+    for mask in result.masks:
         core = torch.nn.functional.max_pool2d(-mask[None].float(), 9, 1, 4)[0] == -1
         if core.sum() > 20:
             assert grey[core].std() < 12  # one object has one grey, wherever it went
@@ -75,9 +82,9 @@ def test_microscopy_moves_pixels_and_masks_together(seed):
 def test_images_without_objects_pass(recipe):
     for seed in range(5):
         torch.manual_seed(seed)
-        result = build_augmentation(recipe, 64)(sample(count=0))
-        assert result["boxes"].shape == (0, 4)
-        assert result["masks"].shape == (0, 64, 64)
+        result = build_augmentation(recipe, 64)(*sample(count=0))
+        assert result.boxes.shape == (0, 4)
+        assert result.masks.shape == (0, 64, 64)
 
 
 @pytest.mark.compute
@@ -86,20 +93,25 @@ def test_objects_at_the_right_and_bottom_edge_stay(recipe):
     """`w · (S / w)` rounds above S for many sides w: such an object must not be dropped."""
     transform = build_augmentation(recipe, 48, 24)
     for side in range(20, 120, 2):
-        sides = torch.tensor([0.0, 0.0, float(side), float(side)])
-        whole = {**sample(count=1, height=side, width=side), "boxes": sides[None]}
+        truth = rectangles([[0, 0, side, side]], side, side)
         torch.manual_seed(side)
-        assert len(transform(whole)["boxes"]) == 1, f"the object of a whole image of {side} px is lost"
+        made = transform(np.zeros((side, side, 3), np.uint8), truth)
+        assert len(made.boxes) == 1, f"the object of a whole image of {side} px is lost"
 
 
 def colours_of(seeds, colour):
     """What becomes of a pixel of one colour: (seeds, 3) float."""
-    image = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
-    found = []
+    changes = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        found.append(distort_colours(image)[:, 0, 0].float())
-    return torch.stack(found)
+        changes.append(draw_colour_change())
+    return changed(colour, changes)
+
+
+def changed(colour, changes):
+    """A pixel of one colour after each of several changes: (changes, 3) float."""
+    image = torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1).expand(len(changes), 3, 1, 1)
+    return change_colours(image, torch.tensor(changes))[:, :, 0, 0]
 
 
 @pytest.mark.compute
@@ -116,10 +128,8 @@ def test_ssd_never_swaps_channels():
 def test_each_colour_step_comes_with_probability_one_half():
     """On grey, hue and saturation do nothing: the four combinations of brightness and contrast stand apart."""
     grey = colours_of(2000, (100, 100, 100))
-    assert (grey == grey[:, :1]).all()
-    untouched = (grey[:, 0] == 100).float().mean().item()
-    # 1/4 neither; brightness rounds back to 100 in 1 of 64 and contrast in 1 of 100 of its cases
-    assert untouched == pytest.approx(0.25 + 0.25 / 64 + 0.25 / 100, abs=0.035)
+    assert grey.allclose(grey[:, :1], atol=1e-3)
+    assert (grey[:, 0] == 100).float().mean().item() == pytest.approx(0.25, abs=0.035)
 
 
 @pytest.mark.compute
@@ -127,17 +137,16 @@ def test_the_strength_of_each_colour_step(monkeypatch):
     """One step at a time: brightness ±32, contrast ×0.5–1.5, saturation ×0.5–1.5, hue ±18°."""
 
     def alone(step, colour):
-        found = []
+        changes = []
         for seed in range(300):
             torch.manual_seed(seed)
             coins = iter([number == step for number in range(4)])
-            monkeypatch.setattr(augmentation, "_coin", lambda coins=coins: next(coins))
-            image = torch.tensor(colour, dtype=torch.uint8)[:, None, None]
-            found.append(distort_colours(image)[:, 0, 0].float())
-        return torch.stack(found)
+            monkeypatch.setattr(colours, "coin", lambda coins=coins: next(coins))
+            changes.append(draw_colour_change())
+        return changed(colour, changes)
 
     brightness = alone(0, (100, 120, 140)) - torch.tensor([100.0, 120.0, 140.0])
-    assert (brightness == brightness[:, :1]).all()
+    assert brightness.allclose(brightness[:, :1], atol=1e-3)
     assert (brightness.min().item(), brightness.max().item()) == pytest.approx((-32, 32), abs=1)
     contrast = alone(1, (40, 80, 160)) / torch.tensor([40.0, 80.0, 160.0])
     assert (contrast.min().item(), contrast.max().item()) == pytest.approx((0.5, 1.5), abs=0.03)
@@ -146,7 +155,7 @@ def test_the_strength_of_each_colour_step(monkeypatch):
     assert (saturation[:, 1].min().item(), saturation[:, 1].max().item()) == pytest.approx((50, 150), abs=2)
     hue = alone(3, (200, 100, 100))
     assert (hue.amax(dim=1) == 200).all()
-    assert (hue.amin(dim=1) == 100).all()
+    assert hue.amin(dim=1).allclose(torch.tensor(100.0))
     # 18° are 0.3 of a sixth of the circle, hence 30 of the 100 between the largest and the smallest channel
     assert hue[:, 1].max().item() == pytest.approx(130, abs=1)
     assert hue[:, 2].max().item() == pytest.approx(130, abs=1)
@@ -157,34 +166,36 @@ def test_hue_and_saturation_agree_with_the_standard_library():
     for red, green, blue in torch.randint(0, 256, (200, 3), generator=generator).tolist():
         h, s, v = colorsys.rgb_to_hsv(red / 255, green / 255, blue / 255)
         wanted = [255 * value for value in colorsys.hsv_to_rgb((h + 13 / 360) % 1, s * 0.7, v)]
-        pixel = torch.tensor([red, green, blue]).float()[:, None, None]
-        turned = augmentation._with_hue_and_saturation(pixel, 13, 0.7)
+        turned = changed((red, green, blue), [ColourChange(hue=13, saturation=0.7)])
         assert turned.flatten().tolist() == pytest.approx(wanted, abs=1e-3)
 
 
-def test_contrast_before_and_after_hue_and_saturation_is_the_same():
-    image = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(1)) * 255
-    first = augmentation._with_hue_and_saturation(image * 1.4, -11, 1.3)
-    last = augmentation._with_hue_and_saturation(image.clone(), -11, 1.3) * 1.4
-    assert torch.allclose(first, last, atol=1e-3)
+def test_each_image_of_a_batch_has_its_own_change_where_it_is_seen():
+    images = torch.full((3, 3, 8, 8), 100, dtype=torch.uint8)
+    changes = [ColourChange(), ColourChange(brightness=20, x1=2, y1=1, x2=5, y2=8), ColourChange(contrast=9.0)]
+    found = change_colours(images, torch.tensor(changes))
+    assert found.dtype == torch.float32
+    assert (found[0] == 100).all()
+    bright = torch.zeros(8, 8, dtype=torch.bool)
+    bright[1:8, 2:5] = True
+    assert (found[1][:, bright] == 120).all()
+    assert (found[1][:, ~bright] == 100).all()
+    assert (found[2] == 255).all()
 
 
-def square_sample(side=100):
+def square_truth(side=100):
     """One object in the middle of a square image."""
-    values = sample(count=1, height=side, width=side)
-    values["boxes"] = torch.tensor([[45.0, 45.0, 55.0, 55.0]])
-    return values
+    return rectangles([[45, 45, 55, 55]], side, side)
 
 
 @pytest.mark.compute
 def test_half_of_the_images_are_zoomed_out_up_to_four_times(monkeypatch):
     canvases = []
     everything = torch.ones(1, dtype=torch.bool)
-    monkeypatch.setattr(augmentation, "_crop_of", lambda canvas, _: (canvases.append(canvas), everything))
-    monkeypatch.setattr(augmentation, "_cut", lambda sample, *_: sample)
+    monkeypatch.setattr(augmentation, "_crop_of", lambda canvas, _: (canvases.append(canvas) or canvas, everything))
     for seed in range(1000):
         torch.manual_seed(seed)
-        augmentation._ssd(square_sample())
+        draw_ssd_view(square_truth())
     ratios = torch.tensor([canvas.width / 100 for canvas in canvases if canvas.width > 100])
     assert len(ratios) / 1000 == pytest.approx(0.5, abs=0.05)
     assert 1 <= ratios.min() < 1.1
@@ -195,12 +206,30 @@ def test_half_of_the_images_are_zoomed_out_up_to_four_times(monkeypatch):
         assert -canvas.width + 100 <= canvas.left <= 0
 
 
-def test_a_zoom_out_is_filled_with_the_mean():
+def test_a_zoom_out_is_filled_with_the_mean_which_keeps_its_colour():
     whole = torch.ones(1, dtype=torch.bool)
-    cut = augmentation._cut(square_sample(), Window(-20, -30, 200, 210), whole, torch.tensor(augmentation.FILL_RGB))
-    assert cut["image"][:, 0, 0].tolist() == [124, 117, 104]
-    assert cut["boxes"].tolist() == [[75, 65, 85, 75]]
-    assert cut["masks"].shape == (1, 200, 210)
+    view = View(Window(-20, -30, 200, 200), whole, mirrored=False, colours=ColourChange(brightness=30))
+    made = show(view, np.full((100, 100, 3), 60, np.uint8), square_truth(), 200, 200)
+    assert made.boxes.tolist() == [[75, 65, 85, 75]]
+    assert made.masks.shape == (1, 200, 200)
+    assert made.masks.sum() == 100
+    final = change_colours(made.image[None], torch.tensor([made.colours]))[0]
+    assert final[:, 0, 0].tolist() == final[:, 150, 150].tolist() == [124, 117, 104]
+    assert (final[:, 20:120, 30:130] == 90).all()
+    assert (final[0] == 90).sum() == 100 * 100
+    mirrored = show(replace(view, mirrored=True), np.full((100, 100, 3), 60, np.uint8), square_truth(), 200, 200)
+    assert torch.equal(change_colours(mirrored.image[None], torch.tensor([mirrored.colours]))[0], final.flip(2))
+
+
+@pytest.mark.parametrize("as_rle", [False, True])
+def test_what_reaches_over_the_edge_of_the_image_is_cut_in_a_zoom_out(as_rle):
+    truth = rectangles([[60, 60, 100, 100]], 100, 100, as_rle=as_rle)
+    if not as_rle:  # a polygon may leave its image
+        truth = truth._replace(shapes=((np.array([60, 60, 130, 60, 130, 130, 60, 130], np.float32),),))
+    mask = masks_in_window(truth, np.array([0]), Window(-50, -50, 200, 200), 100)[0]
+    wanted = torch.zeros(100, 100, dtype=torch.bool)
+    wanted[55:75, 55:75] = True
+    assert torch.equal(mask, wanted)
 
 
 @pytest.mark.compute
@@ -208,11 +237,7 @@ def test_one_crop_in_six_keeps_everything_and_the_rest_keep_to_their_bounds():
     whole, shapes = 0, []
     # objects everywhere, so that every try is good
     centres = torch.cartesian_prod(torch.arange(5, 100, 10), torch.arange(5, 100, 10)).float()
-    objects = {
-        **square_sample(),
-        "boxes": torch.cat([centres - 5, centres + 5], dim=1),
-        "is_crowd": torch.zeros(100, dtype=torch.bool),
-    }
+    objects = rectangles(torch.cat([centres - 5, centres + 5], dim=1), 100, 100)
     for seed in range(1200):
         torch.manual_seed(seed)
         window, kept = augmentation._crop_of(Window(0, 0, 100, 100), objects)
@@ -235,26 +260,21 @@ def test_one_crop_in_six_keeps_everything_and_the_rest_keep_to_their_bounds():
 
 
 def test_a_crop_keeps_at_least_one_object_that_is_no_crowd():
-    values = {**square_sample(), "boxes": torch.tensor([[0.0, 0, 90, 90], [92, 92, 99, 99]])}
-    values["is_crowd"] = torch.tensor([True, False])
+    boxes = [[0, 0, 90, 90], [92, 92, 99, 99]]
     for seed in range(150):
         torch.manual_seed(seed)
-        _, kept = augmentation._crop_of(Window(0, 0, 100, 100), values)
+        _, kept = augmentation._crop_of(Window(0, 0, 100, 100), rectangles(boxes, 100, 100, [True, False]))
         assert kept[1]
-    values["is_crowd"] = torch.tensor([True, True])
-    assert augmentation._crop_of(Window(0, 0, 100, 100), values)[0] == (0, 0, 100, 100)
+    crowds = rectangles(boxes, 100, 100, [True, True])
+    assert augmentation._crop_of(Window(0, 0, 100, 100), crowds)[0] == (0, 0, 100, 100)
 
 
 @pytest.mark.compute
-def test_half_of_the_images_are_mirrored(monkeypatch):
-    monkeypatch.setattr(augmentation, "_zoomed_out", lambda height, width: Window(0, 0, height, width))
-    ramp = torch.arange(0, 16, dtype=torch.uint8).expand(3, 16, 16).contiguous() * 8 + 60  # brighter to the right
-    bare = {**sample(count=0, height=16, width=16), "image": ramp}
+def test_half_of_the_images_are_mirrored():
     mirrored = 0
     for seed in range(600):
         torch.manual_seed(seed)
-        image = augmentation._ssd(bare)["image"].float().mean(dim=0)
-        mirrored += bool(image[0, 0] > image[0, -1])
+        mirrored += draw_ssd_view(square_truth()).mirrored
     assert mirrored / 600 == pytest.approx(0.5, abs=0.07)
 
 
@@ -282,7 +302,10 @@ def dataset():
             ],
         }
     )
-    return TrainingDataset(data, lambda name: png(40 * int(name[0])), build_augmentation("microscopy", 32), seed=3)
+    config = tiny_training_config()
+    augment = build_augmentation("microscopy", config.input_size, config.prototype_size)
+    make_targets = TargetMaker.of(config)
+    return TrainingDataset(PackedImages(data), lambda name: png(40 * int(name[0])), augment, make_targets, seed=3)
 
 
 def test_a_sample_is_a_function_of_seed_epoch_and_position(dataset):
@@ -292,16 +315,21 @@ def test_a_sample_is_a_function_of_seed_epoch_and_position(dataset):
     again = dataset[(0, 2)]
     assert torch.equal(torch.get_rng_state(), before)  # and leaves the global generator alone
     assert torch.equal(first.image, again.image)
-    assert torch.equal(first.target["masks"], again.target["masks"])
-    assert first.target["seed"] == again.target["seed"] != dataset[(1, 2)].target["seed"]
+    for one, other in zip(first.targets, again.targets, strict=True):
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
     assert not torch.equal(first.image, dataset[(1, 2)].image)
 
 
-def test_collate_keeps_targets_apart(dataset):
-    batch = collate([dataset[(0, 0)], dataset[(0, 1)]])
-    assert batch.images.shape == (2, 3, 32, 32)
+def test_collate_puts_samples_together(dataset):
+    samples = [dataset[(0, 0)], dataset[(0, 1)]]
+    batch = collate(samples)
+    assert batch.images.shape == (2, 3, 64, 64)
     assert batch.image_ids == [0, 1]
-    assert len(batch.targets) == 2
+    assert batch.targets.batch_size == 2
+    assert len(batch.targets.positives) == sum(len(sample.targets.positives) for sample in samples)
+    assert batch.colours is None
+    changed = collate([samples[0], samples[1]._replace(colours=ColourChange(hue=3.0))])
+    assert changed.colours[:, 3].tolist() == [0, 3]
 
 
 def test_images_of_another_size_than_annotated_are_named(dataset):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.gpu_counter import GpuCounter
 from torch.nn import functional as F
 
 from yolact.config import AnchorConfig, YolactConfig
@@ -14,6 +15,7 @@ from yolact.geometry.masks import crop_pixels, resize_masks
 from yolact.network.model import build_yolact
 from yolact.training.losses import YolactWithLoss, class_loss
 from yolact.training.mask_losses import mask_loss
+from yolact.training.targets import TargetMaker, batch_targets
 
 TINY = YolactConfig(
     name="tiny",
@@ -130,31 +132,94 @@ def test_targets_must_be_as_many_as_images(trainable):
         trainable(torch.zeros(2, 3, 64, 64), [target([], [])])
 
 
-def test_class_loss_takes_the_three_hardest_negatives_per_positive():
-    logits = torch.zeros(1, 8, 2)
+def targets_of(boxes, masks=None, side=16):
+    """One image of `side` pixels with an anchor for each box and prototypes of the same size."""
+    boxes = torch.tensor(boxes, dtype=torch.float32)
+    anchors = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1) / side
+    make = TargetMaker(anchors, side, side, side // 2, max_masks=100)
+    count = len(boxes)
+    return make(
+        {
+            "boxes": boxes,
+            "labels": torch.zeros(count, dtype=torch.int64),
+            "masks": torch.zeros(count, side, side, dtype=torch.bool) if masks is None else masks,
+            "is_crowd": torch.zeros(count, dtype=torch.bool),
+        }
+    )
+
+
+def test_class_loss_takes_the_three_hardest_negatives_per_positive_of_each_image():
+    logits = torch.zeros(2, 8, 2)
     logits[0, :, 0] = torch.tensor([0.0, 9, 1, 2, 3, 4, 0, 0])
-    classes = torch.tensor([[1, 0, 0, 0, 0, 0, -1, -1]])
-    chosen = [-math.log(0.5)] + [math.log(1 + math.exp(-margin)) for margin in (1, 2, 3)]
-    assert class_loss(logits, classes).item() == pytest.approx(sum(chosen), rel=1e-5)
+    logits[1, :, 0] = torch.tensor([1.0, 9, 1, 2, 3, 4, 5, 6])
+    first = targets_of([[4, 4, 8, 12]])._replace(
+        is_background=torch.tensor([False, True, True, True, True, True, False, False]), num_negatives=3
+    )
+    # anchor 1 of the second image is its only background, as if the others were neutral
+    second = targets_of([[0, 0, 1, 1]])._replace(
+        is_background=torch.arange(8) == 1, num_negatives=1, positives=torch.tensor([0])
+    )
+    targets = batch_targets([first, second])
+    margins = [(0,), (1, 2, 3), (-1,), (9,)]  # of positives the other way round
+    chosen = [math.log(1 + math.exp(-margin)) for group in margins for margin in group]
+    assert class_loss(logits, targets).item() == pytest.approx(sum(chosen), rel=1e-5)
 
 
 def test_mask_loss_of_undecided_prototypes():
     """Probability one half everywhere: each pixel of the crop costs log 2, divided by the box's area."""
-    prototypes, coefficients = torch.zeros(4, 16, 16), torch.zeros(1, 4)
-    boxes = torch.tensor([[4, 4, 8, 12]]) / 16
-    loss = mask_loss(prototypes, coefficients, boxes, torch.zeros(1, 16, 16, dtype=torch.bool), torch.tensor([0]))
-    assert loss.item() == pytest.approx(math.log(2) * (6 * 10) / (4 * 8), rel=1e-5)
+    targets = batch_targets([targets_of([[4, 4, 8, 12]]), targets_of([[2, 2, 4, 4]])])
+    loss = mask_loss(torch.zeros(2, 4, 16, 16), torch.zeros(2, 4), targets)
+    assert loss.item() == pytest.approx(math.log(2) * ((6 * 10) / (4 * 8) + (4 * 4) / (2 * 2)), rel=1e-5)
 
 
-def test_mask_loss_looks_inside_of_the_crop_only():
-    prototypes = torch.full((1, 16, 16), -50.0)
-    prototypes[0, 4:8, 4:8] = 50.0
+def test_mask_loss_looks_inside_of_the_crop_only_and_at_the_prototypes_of_the_image():
+    prototypes = torch.full((2, 1, 16, 16), -50.0)
+    prototypes[1, 0, 4:8, 4:8] = 50.0
     wanted = torch.zeros(1, 16, 16, dtype=torch.bool)
     wanted[0, 4:8, 4:8] = True
     wanted[0, 14:, 14:] = True  # outside of the box: not this box's business
-    boxes = torch.tensor([[4, 4, 8, 8]]) / 16
-    loss = mask_loss(prototypes, torch.ones(1, 1), boxes, wanted, torch.tensor([0]))
-    assert loss.item() == pytest.approx(0, abs=1e-4)
+    targets = batch_targets([targets_of([[10, 1, 14, 5]]), targets_of([[4, 4, 8, 8]], wanted)])
+    assert mask_loss(prototypes, torch.ones(2, 1), targets).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_a_batch_has_the_losses_of_its_images(trainable):
+    torch.manual_seed(5)
+    images = torch.randn(4, 3, 64, 64)
+    targets = [
+        target([[8, 8, 24, 24]], [1]),
+        target([[0, 0, 30, 30], [40, 8, 52, 20], [30, 40, 60, 64]], [0, 1, 1], crowd=[False, True, False]),
+        target([], []),
+        target([[3, 30, 20, 60], [4, 4, 9, 9]], [0, 0]),
+    ]
+    sums = YolactWithLoss(trainable.model, lambda _: torch.ones(2))  # divided by nothing
+    with torch.no_grad():
+        whole = sums(images, targets)
+        alone = [sums(image[None], [one]) for image, one in zip(images, targets, strict=True)]
+    for name, loss in whole.items():
+        assert loss.item() == pytest.approx(sum(part[name].item() for part in alone), rel=1e-4)
+
+
+#: of one loss of 8 images. Image by image they were 116 waits
+MOST_KERNELS, MOST_WAITS = 95, 0
+
+
+@pytest.mark.parametrize("rescoring", [False, True])
+def test_kernels_and_waits_of_the_losses_of_8_images(rescoring):
+    """Forward and backward. A GPU does nothing else for the losses: matching is done by the loader."""
+    config = replace(TINY, mask_rescoring=rescoring, input_size=128, protonet_level=2)
+    model = build_yolact(config).eval()
+    make = TargetMaker.of(config)
+    boxes = [[4, 4, 60, 60], [70, 10, 120, 40], [30, 80, 50, 100]]
+    targets = batch_targets([make(target(boxes[: 1 + n % 3], [1, 0, 1][: 1 + n % 3], size=128)) for n in range(8)])
+    trainable = YolactWithLoss(model)
+    raw = model(torch.randn(8, 3, 128, 128))
+    with GpuCounter() as counter:
+        losses = trainable.losses(raw, targets)
+    assert counter.kernels.total() <= MOST_KERNELS + 65 * rescoring, counter.kernels
+    assert counter.waits.total() <= MOST_WAITS, counter.waits
+    with GpuCounter() as counter:
+        torch.stack(list(losses.values())).sum().backward()
+    assert counter.waits.total() == 0, counter.waits
 
 
 def test_crop_pixels_grow_the_box_by_one_and_stay_on_the_map():

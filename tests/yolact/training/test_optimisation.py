@@ -57,7 +57,7 @@ def test_average_follows_and_keeps_the_model_as_it_is():
         net[0].weight += 1.0
     start = average.model[0].weight.clone()
     for _ in range(200):
-        average.update(net)
+        average.update()
     assert (average.model[0].weight - start).mean().item() == pytest.approx(1.0, abs=1e-3)
     assert not any(parameter.requires_grad for parameter in average.model.parameters())
     assert net[0].weight.requires_grad

@@ -23,6 +23,8 @@ from yolact.training.augmentation import build_augmentation
 from yolact.training.dataset import TrainingDataset, collate
 from yolact.training.losses import YolactWithLoss
 from yolact.training.optimisation import build_optimizer, learning_rate_at, set_learning_rate
+from yolact.training.packed import PackedImages
+from yolact.training.targets import TargetMaker
 
 pytestmark = pytest.mark.compute
 
@@ -106,9 +108,8 @@ def one_thread():
 @pytest.mark.usefixtures("one_thread")
 def test_eight_images_are_memorised():
     data, files, pixels_of_images = draw_data()
-    dataset = TrainingDataset(
-        data, files.__getitem__, build_augmentation("none", CONFIG.input_size, CONFIG.prototype_size)
-    )
+    augment = build_augmentation("none", CONFIG.input_size, CONFIG.prototype_size)
+    dataset = TrainingDataset(PackedImages(data), files.__getitem__, augment, TargetMaker.of(CONFIG))
     batch = collate([dataset[(0, slot)] for slot in range(len(dataset))])
     mean, std = torch.tensor(CONFIG.mean).view(3, 1, 1), torch.tensor(CONFIG.std).view(3, 1, 1)
     images = (batch.images - mean) / std
