@@ -16,8 +16,10 @@ _STARTS = 4
 def start_ray(*, cpus: int, gpus: int) -> None:
     """Start a Ray of this machine alone. Raises what `ray.init` raises at the last attempt."""
     # a token of its own: otherwise Ray writes one into HOME
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    # Ray's library has read both when it was imported
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    # Ray starts its workers at low priority; the measurement waits for them
+    os.environ |= {**token, "RAY_worker_niceness": "0"}
+    # Ray's library has read these when it was imported
     Config.initialize("")
     AuthenticationTokenLoader.instance().reset_cache()
     for attempt in range(1, _STARTS + 1):

@@ -142,7 +142,7 @@ def _lake(
     files = {f"image-{number:08d}.jpg": encodings[number % len(encodings)] for number in range(images)}
     if scenario.is_poisoned:
         # in the middle of a block, so that it has neighbours
-        files[f"image-{images // 2:08d}-poison.jpg"] = _draw_poison()
+        files[f"image-{images // 2:08d}-poison.jpg"] = draw_poison()
     filesystem, lake = store.filesystem(), f"{BUCKET}/lake-{scenario.name}-{images}"
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: filesystem.pipe_file(f"{lake}/{name}", files[name]), files))
@@ -150,7 +150,8 @@ def _lake(
     return Bench(store, place, frozenset(files), config.gpu_ms, config.start_seconds, folder)
 
 
-def _draw_poison() -> bytes:
+def draw_poison() -> bytes:
+    """A JPEG of the size that kills its decoder."""
     file = io.BytesIO()
     Image.new("RGB", (POISON_WIDTH, POISON_HEIGHT)).save(file, "JPEG")
     return file.getvalue()

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.against_ray_data.__main__ import AgainstConfig, measure
+from benchmarks.against_ray_data.__main__ import AgainstConfig, draw_poison, measure
 from benchmarks.against_ray_data.programs import RAY_DATA, YOLACT
 from benchmarks.against_ray_data.reader import TableReader, judge
+from benchmarks.against_ray_data.scenarios import POISON, POISON_HEIGHT, POISON_WIDTH
 from benchmarks.against_ray_data.stand_in_gpu import Batch, busy_share, read_batches
+from benchmarks.against_ray_data.trial import ROOT
 from benchmarks.object_store.proxy import Request
+from benchmarks.scale.stand_in import draw_encodings
 from benchmarks.tables import put_into_page
 
 
@@ -100,6 +107,22 @@ def test_a_table_is_put_between_its_marks(tmp_path):
     assert page.read_text() == "before\n<!-- bill -->\n| new \\1 |\n<!-- /bill -->\nafter\n"
     with pytest.raises(ValueError, match="<!-- other -->"):
         put_into_page(page, "other", "x\n")
+
+
+@pytest.mark.process
+def test_the_poison_kills_whoever_decodes_it_and_nobody_else():
+    script = "import sys; from yolact.images.decode import decode_image; decode_image(sys.stdin.buffer.read())"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{POISON}",
+        "POISON_SIZE": f"{POISON_WIDTH}x{POISON_HEIGHT}",
+    }
+
+    def exit_code(image: bytes) -> int:
+        return subprocess.run([sys.executable, "-c", script], input=image, env=environment).returncode
+
+    assert exit_code(draw_encodings(1)[0]) == 0
+    assert exit_code(draw_poison()) == -signal.SIGKILL
 
 
 @pytest.mark.slow
