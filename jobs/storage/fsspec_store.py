@@ -10,7 +10,7 @@ from typing import Any
 
 from jobs.storage.errors import ObjectChangedError, RetryableError
 from jobs.storage.filesystems import has_scheme
-from jobs.storage.store import ObjectInfo
+from jobs.storage.store import ObjectInfo, Page
 
 
 class FsspecStore:
@@ -71,16 +71,14 @@ class FsspecStore:
         self._make_parent(path)
         self.filesystem.put_file(str(local), path)
 
-    def list_page(
-        self, folder: str, name_prefix: str, recursive: bool, token: str | None
-    ) -> tuple[list[ObjectInfo], str | None]:
+    def list_page(self, folder: str, name_prefix: str, recursive: bool, token: str | None) -> Page:
         try:
             found = self.filesystem.find(folder, detail=True, maxdepth=None if recursive else 1)
         except FileNotFoundError:
             found = {}
         start = f"{folder.rstrip('/')}/{name_prefix}"
         files = [info for name, info in found.items() if name.startswith(start) and info["type"] == "file"]
-        return [self._object(info) for info in files], None
+        return Page([self._object(info) for info in files])
 
     def delete(self, paths: Sequence[str]) -> None:
         for path in paths:

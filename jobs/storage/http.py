@@ -12,7 +12,7 @@ from fsspec.asyn import sync
 
 from jobs.storage.errors import ObjectChangedError, RetryableError, StorageError
 from jobs.storage.fsspec_store import FsspecStore
-from jobs.storage.store import ObjectInfo
+from jobs.storage.store import ObjectInfo, Page
 
 Result = TypeVar("Result")
 
@@ -57,9 +57,7 @@ class HttpStore(FsspecStore):
             raise RetryableError("short body", f"{len(data)} bytes arrived instead of {length}")
         return data
 
-    def list_page(
-        self, folder: str, name_prefix: str, recursive: bool, token: str | None
-    ) -> tuple[list[ObjectInfo], str | None]:
+    def list_page(self, folder: str, name_prefix: str, recursive: bool, token: str | None) -> Page:
         """Sizes are unknown (-1), because the sizes on an index page are not reliable."""
         top = folder.rstrip("/") + "/"
         objects: list[ObjectInfo] = []
@@ -73,7 +71,7 @@ class HttpStore(FsspecStore):
                     objects.append(ObjectInfo(link, -1, ""))
                 elif recursive:
                     waiting.append(link)
-        return objects, None
+        return Page(objects)
 
     def has_folder(self, path: str) -> bool:
         return bool(self._links(path.rstrip("/") + "/"))

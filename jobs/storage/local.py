@@ -18,7 +18,7 @@ from typing import IO
 
 from jobs.storage.errors import ObjectChangedError, RetryableError
 from jobs.storage.filesystems import disk_path, printable_path
-from jobs.storage.store import ObjectInfo
+from jobs.storage.store import ObjectInfo, Page
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,9 @@ class LocalStore:
             self.put(path, data)
         return True
 
-    def list_page(
-        self, folder: str, name_prefix: str, recursive: bool, token: str | None
-    ) -> tuple[list[ObjectInfo], str | None]:
+    def list_page(self, folder: str, name_prefix: str, recursive: bool, token: str | None) -> Page:
         top, _, name_start = f"{folder.rstrip('/')}/{name_prefix}".rpartition("/")
-        return list(_walk(disk_path(top or "/"), name_start, recursive, ())), None
+        return Page(list(_walk(disk_path(top or "/"), name_start, recursive, ())))
 
     def has_folder(self, path: str) -> bool:
         return os.path.isdir(disk_path(path))

@@ -16,10 +16,11 @@ from jobs.storage.errors import Failure, ObjectMissingError, RetryableError, Tra
 from jobs.storage.filesystems import open_filesystem, renew_filesystem, split_uri
 from jobs.storage.fsspec_store import FsspecStore
 from jobs.storage.http import HttpStore
+from jobs.storage.listing import is_worth_splitting, iter_in_parallel
 from jobs.storage.local import LocalStore
 from jobs.storage.retry import Retry
 from jobs.storage.s3 import S3Store
-from jobs.storage.store import ObjectInfo, Store
+from jobs.storage.store import ObjectInfo, Page, Store
 
 Result = TypeVar("Result")
 
@@ -111,16 +112,21 @@ def folder_exists(uri: str, *, retry: Retry | None = None) -> bool:
 def iter_objects(
     folder: str, name_prefix: str = "", *, recursive: bool = True, retry: Retry | None = None
 ) -> Iterator[ObjectInfo]:
-    """All objects below `folder` whose path continues with `name_prefix`, page by page, in the store's own order.
+    """All objects below `folder` whose path continues with `name_prefix`, page by page, in no order.
 
-    Folder markers (names that end in "/") and unfinished local writes are left out. A missing folder gives nothing.
+    Large folders of a store that lists in pages are listed side by side. Folder markers (names that end in "/") and
+    unfinished local writes are left out. A missing folder gives nothing.
     """
-    token: str | None = None
-    while True:
-        page, token = _list_page(folder, name_prefix, recursive, token, retry)
-        yield from page
-        if token is None:
-            return
+    page = _list_page(folder, name_prefix, recursive, None, retry)
+    if recursive and is_worth_splitting(page):
+        yield from iter_in_parallel(
+            lambda prefix, recursive, token: _list_page(folder, prefix, recursive, token, retry), name_prefix
+        )
+        return
+    yield from page.objects
+    while page.token is not None:
+        page = _list_page(folder, name_prefix, recursive, page.token, retry)
+        yield from page.objects
 
 
 def list_objects(
@@ -163,9 +169,7 @@ def _short_retry() -> Retry:
     return Retry(attempts=5, total_seconds=12.0, attempt_seconds=9.0, first_delay=0.5, max_delay=3.0)
 
 
-def _list_page(
-    folder: str, name_prefix: str, recursive: bool, token: str | None, retry: Retry | None
-) -> tuple[list[ObjectInfo], str | None]:
+def _list_page(folder: str, name_prefix: str, recursive: bool, token: str | None, retry: Retry | None) -> Page:
     return _run(
         folder,
         "list",

@@ -11,12 +11,13 @@ from fsspec.asyn import sync
 
 from jobs.storage.errors import ObjectChangedError, RetryableError
 from jobs.storage.s3_fast import LISTED, ElsewhereError, direct_reads, parse_listings_fast
-from jobs.storage.store import ObjectInfo
+from jobs.storage.store import ObjectInfo, Page
 
 Result = TypeVar("Result")
 
 #: the most keys that one deletion request takes
 _DELETE_BATCH = 1000
+_DELETIONS_AT_ONCE = 8
 
 
 class S3Store:
@@ -50,22 +51,28 @@ class S3Store:
     def upload(self, local: Path, path: str) -> None:
         self._wait(lambda: self.filesystem._put_file(str(local), path))
 
-    def list_page(
-        self, folder: str, name_prefix: str, recursive: bool, token: str | None
-    ) -> tuple[list[ObjectInfo], str | None]:
+    def list_page(self, folder: str, name_prefix: str, recursive: bool, token: str | None) -> Page:
         bucket, key = self._split(folder)
-        arguments = {"Prefix": (f"{key.rstrip('/')}/" if key.strip("/") else "") + name_prefix}
+        top = f"{key.rstrip('/')}/" if key.strip("/") else ""
+        arguments = {"Prefix": top + name_prefix}
         if not recursive:
             arguments["Delimiter"] = "/"
         if token is not None:
             arguments["ContinuationToken"] = token
         page = self._wait(lambda: self._list(bucket, arguments))
+        following = page.get("NextContinuationToken") if page.get("IsTruncated") else None
+        keys = [key for key, _, _ in page[LISTED]]
+        folders = (
+            {key[: key.find("/", len(top + name_prefix)) + 1] for key in keys if following is not None} - {""}
+            if recursive
+            else [found["Prefix"] for found in page.get("CommonPrefixes", ())]
+        )
         objects = [
             ObjectInfo(f"s3://{bucket}/{key}", size, etag)
             for key, size, etag in page[LISTED]
             if not key.endswith("/")  # zero-byte markers that stand for folders
         ]
-        return objects, page.get("NextContinuationToken") if page.get("IsTruncated") else None
+        return Page(objects, following, tuple(sorted(found[len(top) :] for found in folders)))
 
     def has_folder(self, path: str) -> bool:
         bucket, key = self._split(path)
@@ -77,15 +84,28 @@ class S3Store:
         for path in paths:
             bucket, key = self._split(path)
             by_bucket.setdefault(bucket, []).append(key)
-        for bucket, keys in by_bucket.items():
-            for start in range(0, len(keys), _DELETE_BATCH):
-                self._delete_keys(bucket, keys[start : start + _DELETE_BATCH])
+        batches = [
+            (bucket, keys[start : start + _DELETE_BATCH])
+            for bucket, keys in by_bucket.items()
+            for start in range(0, len(keys), _DELETE_BATCH)
+        ]
+        self._wait(lambda: self._delete_batches(batches))
 
-    def _delete_keys(self, bucket: str, keys: list[str]) -> None:
-        request = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
-        errors = self._call("delete_objects", f"{bucket}/", Delete=request).get("Errors", [])
+    async def _delete_batches(self, batches: Sequence[tuple[str, list[str]]]) -> None:
+        """One request a batch, several at the same time."""
+        places = asyncio.Semaphore(_DELETIONS_AT_ONCE)
+
+        async def delete(bucket: str, keys: list[str]) -> list[dict[str, Any]]:
+            request = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            async with places:
+                answer = await self.filesystem._call_s3("delete_objects", Bucket=bucket, Delete=request)
+            errors: list[dict[str, Any]] = answer.get("Errors", [])
+            return errors
+
+        errors = [error for found in await asyncio.gather(*(delete(*batch) for batch in batches)) for error in found]
         if errors:
-            detail = f"{len(errors)} of {len(keys)} objects not deleted: {errors[0].get('Message')}"
+            total = sum(len(keys) for _, keys in batches)
+            detail = f"{len(errors)} of {total} objects not deleted: {errors[0].get('Message')}"
             raise RetryableError("partial deletion", detail)
 
     def _put_if(self, path: str, data: bytes, condition: dict[str, str]) -> bool:

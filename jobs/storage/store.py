@@ -18,6 +18,19 @@ class ObjectInfo(NamedTuple):
     etag: str
 
 
+class Page(NamedTuple):
+    """A piece of a listing.
+
+    `token` asks for the next page, and is None at the end. `folders` are the folders that a listing of one level has,
+    or that the objects of a page with others behind it lie in, as what follows the folder that was listed ("photos/").
+    Only a store with pages gives them.
+    """
+
+    objects: list[ObjectInfo]
+    token: str | None = None
+    folders: tuple[str, ...] = ()
+
+
 class Store(Protocol):
     """A kind of store: S3, the local disk, a web server, or what fsspec knows besides."""
 
@@ -37,10 +50,8 @@ class Store(Protocol):
 
     def upload(self, local: Path, path: str) -> None: ...
 
-    def list_page(
-        self, folder: str, name_prefix: str, recursive: bool, token: str | None
-    ) -> tuple[list[ObjectInfo], str | None]:
-        """Some objects below `folder` whose path continues with `name_prefix`, and the token of the next page."""
+    def list_page(self, folder: str, name_prefix: str, recursive: bool, token: str | None) -> Page:
+        """Some objects below `folder` whose path continues with `name_prefix`."""
         ...
 
     def has_folder(self, path: str) -> bool:
