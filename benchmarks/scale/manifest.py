@@ -280,7 +280,7 @@ _BYTES = 512
 _WRITERS = 16
 
 
-def write_shards(lake: str, shards: int) -> list[Source]:
+def write_shards(lake: str, shards: int) -> Sequence[Source]:
     """`shards` small objects with names of tar shards, as the job lists them."""
     _side_by_side(lambda number: storage.put_atomic(f"{lake}/shard-{number:06d}.tar", bytes(_BYTES)), range(shards))
     return expand_inputs([lake])

@@ -71,7 +71,7 @@ class LabelRun:
         self.record, self.lease = record, lease
         self._entry = RunEntry(started=run_record.now(), versions=run_record.versions())
         self._writer = RecordWriter(self.output, self.lease)
-        self._labelled: list[Source] = []
+        self._labelled: Sequence[Source] = self.sources
 
     def run(self, loading: Future[Yolact]) -> RunEnd:
         """Label what is missing. `loading` gives the model. Raises `UsageError`, `JobError`."""
@@ -80,7 +80,8 @@ class LabelRun:
         relabel = state.changed if self.config.relabel_changed else []
         # without the objects that keep the labels of what they were, so that the next run reports them again
         unlabelled = set(state.changed) - set(relabel)
-        self._labelled = [source for source in self.sources if source not in unlabelled]
+        if unlabelled:
+            self._labelled = [source for source in self.sources if source not in unlabelled]
         # Ray sets its own handler for SIGTERM when it starts, which aborts
         with ray_session(self.config.address), stopped_by_sigterm():
             model = loading.result()

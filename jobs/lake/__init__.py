@@ -16,10 +16,12 @@ from jobs.lake.source import (
     kind_of,
     object_id,
 )
+from jobs.lake.sources import SOURCE_COLUMNS, SourceTable
 
 __all__ = [
     "IMAGE_EXTENSIONS",
     "INDEX",
+    "SOURCE_COLUMNS",
     "STATUSES",
     "ChildDiedError",
     "Fetched",
@@ -27,6 +29,7 @@ __all__ = [
     "PassedOver",
     "Problem",
     "Source",
+    "SourceTable",
     "call_in_child",
     "expand_inputs",
     "fetch_rows",

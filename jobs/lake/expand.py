@@ -22,6 +22,7 @@ from jobs.lake.source import (
     kind_of,
     kind_of_bytes,
 )
+from jobs.lake.sources import ObjectTable, SourceTable
 from jobs.runtime.errors import UsageError
 from jobs.storage import ObjectInfo, ObjectMissingError, Retry, is_local, iter_objects, object_info, read_range
 from yolact.images.kinds import describe_no_image
@@ -41,7 +42,7 @@ def expand_inputs(
     any_name: bool = False,
     columns: ParquetColumns | None = None,
     retry: Retry | None = None,
-) -> list[Source]:
+) -> SourceTable:
     """All sources that `inputs` name, each once. Inputs keep their order; the sources of one input are sorted by URI.
 
     An input is a folder or prefix with everything below it, a single object, or a pattern with braces ("{000..099}",
@@ -61,13 +62,10 @@ def expand_inputs(
         retry or Retry(),
         Counter() if ignored is None else ignored,
     )
-    found: dict[str, Source] = {}
-    for argument in inputs:
-        for source in _sources_of(argument, wish):
-            found.setdefault(source.uri, source)
+    found = SourceTable.of(source for argument in inputs for source in _sources_of(argument, wish)).each_once()
     if not found:
         raise UsageError(f"nothing to label in {', '.join(inputs)}: {_nothing(wish.ignored)}")
-    return list(found.values())
+    return found
 
 
 @dataclass(frozen=True)
@@ -132,22 +130,18 @@ def _sources_of(argument: str, wish: _Wish) -> Iterator[Source]:
 def _of_inventory(item: ObjectInfo, wish: _Wish) -> Iterator[Source]:
     """The sources in an S3 Inventory, sorted by URI. The store is asked about shards of unknown size only."""
     inventory = read_inventory(item, wish.retry)
-    found: dict[str, tuple[ObjectInfo, Kind]] = {}
-    for listed in inventory_objects(inventory, wish.retry):
-        if wish.excluded is None or not listed.uri.startswith(wish.excluded):
-            kind = _kind(_Found(listed, by_name=False), wish)
+    listed = ObjectTable()
+    for entry in inventory_objects(inventory, wish.retry):
+        if wish.excluded is None or not entry.uri.startswith(wish.excluded):
+            listed.add(entry)
+    if inventory.knows_versions:
+        for entry in listed.in_order():
+            kind = _kind(_Found(entry, by_name=False), wish)
             if kind is not None and kind != "list":
-                found[listed.uri] = listed, kind
-    unknown = [uri for uri, (listed, kind) in found.items() if kind != "image" and not inventory.knows_versions]
-    asked = _asked(unknown, wish.retry)
-    if missing := [uri for uri in unknown if uri not in asked]:
-        raise UsageError(f"{item.uri}: no such object or folder: {_some(missing)}")
-    for uri in sorted(found):
-        listed, kind = found[uri]
-        if inventory.knows_versions or uri in asked:
-            yield _source(asked.get(uri, listed), kind)
-        else:  # as an image of a list
-            yield Source(uri, -1, "", kind)
+                yield _source(entry, kind)
+        return
+    kinds = {entry.uri: _kind(_Found(entry, by_name=False), wish) for entry in listed.in_order()}
+    yield from _listed([uri for uri, kind in kinds.items() if kind is not None], item.uri, wish.retry)
 
 
 def _kind(found: _Found, wish: _Wish) -> Kind | Literal["list"] | None:
@@ -213,10 +207,10 @@ def _objects_of(argument: str, retry: Retry) -> Iterator[_Found]:
         if pattern.uri in named:
             yield _Found(named[pattern.uri], by_name=True)
             continue
-        items = sorted(_objects_of_pattern(pattern, retry))
-        if not items:
+        items = _objects_of_pattern(pattern, retry)
+        if not len(items):
             missing.append(pattern.uri)
-        yield from (_Found(item, by_name=item.uri == pattern.uri) for item in items)
+        yield from (_Found(item, by_name=item.uri == pattern.uri) for item in items.in_order())
     if missing and len(patterns) > 1:
         raise UsageError(f"{argument}: no such object or folder: {_some(missing)}")
     if missing:
@@ -269,19 +263,20 @@ def _common_prefix(names: Iterable[str]) -> str:
     return first[:length]
 
 
-def _objects_of_pattern(pattern: Pattern, retry: Retry) -> list[ObjectInfo]:
+def _objects_of_pattern(pattern: Pattern, retry: Retry) -> ObjectTable:
     """Objects below a folder, or objects that match a glob. An object whose name is the glob itself wins."""
+    literal, matching = ObjectTable(), ObjectTable()
     if not pattern.is_glob:
-        return list(iter_objects(pattern.uri, retry=retry))
+        for item in iter_objects(pattern.uri, retry=retry):
+            literal.add(item)
+        return literal
     folder, name_start, rest = pattern.split()
     # a pattern for files, such as *.tar, need not look into the folders beside them
     only_files = "/" not in rest and "**" not in rest and kind_of(rest) is not None
     matches = pattern.matcher().match
-    literal: list[ObjectInfo] = []
-    matching: list[ObjectInfo] = []
     for item in iter_objects(folder or "/", name_start, recursive=not only_files, retry=retry):
         if item.uri == pattern.uri or item.uri.startswith(f"{pattern.uri.rstrip('/')}/"):
-            literal.append(item)
+            literal.add(item)
         elif matches(item.uri):
-            matching.append(item)
-    return literal or matching
+            matching.add(item)
+    return literal if len(literal) else matching

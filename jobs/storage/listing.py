@@ -51,7 +51,9 @@ def iter_in_parallel(list_page: ListPage, name_prefix: str) -> Iterator[ObjectIn
                 if page.token is not None:
                     waiting.appendleft(replace(request, token=page.token))
                 if not request.recursive:
-                    waiting.extend(_Request(folder, recursive=True) for folder in page.folders)
+                    # a store that names the folder itself among its folders must not be asked for it for ever
+                    folders = (folder for folder in page.folders if len(folder) > len(request.prefix))
+                    waiting.extend(_Request(folder, recursive=True) for folder in folders)
                 yield from page.objects
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -19,7 +19,7 @@ from jobs import lake, storage
 from jobs.label.fence import Fence
 from jobs.label.manifest import parts as manifest
 from jobs.label.manifest.parts import Generation, Part, Sizes
-from jobs.lake import Source
+from jobs.lake import Source, SourceTable
 from jobs.runtime.errors import UsageError
 from jobs.table import parquet as tables
 from jobs.table.output import Output
@@ -85,8 +85,7 @@ def _report_passed_over(passed_over: lake.PassedOver, *, found_any: bool) -> Non
 
 
 def source_table(sources: Sequence[Source]) -> pa.Table:
-    columns = {name: [getattr(source, name) for source in sources] for name in manifest.SOURCES.names}
-    return pa.table(columns, schema=manifest.SOURCES)
+    return SourceTable.of(sources).table.cast(manifest.SOURCES)
 
 
 def list_groups(

@@ -8,9 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.label.manifest.parts import Generation, read_generations, source_versions
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from jobs.label.manifest.parts import Generation, read_generations
 from jobs.label.options import log
-from jobs.lake import Source
+from jobs.lake import SOURCE_COLUMNS, Source, SourceTable
 from jobs.table import record as run_record
 from jobs.table.output import Output
 
@@ -19,16 +22,32 @@ from jobs.table.output import Output
 class LakeState:
     """The sources that no generation knows, and those that were replaced in place since they were indexed."""
 
-    new: list[Source]
+    new: Sequence[Source]
     changed: list[Source]
 
 
 def compare(sources: Sequence[Source], generations: Sequence[Generation]) -> LakeState:
-    """Compare `sources`, the present listing, with what the generations know."""
-    known = source_versions(generations)
-    new = [source for source in sources if source.uri not in known]
-    changed = [s for s in sources if s.uri in known and s.was_replaced(*known[s.uri])]
-    return LakeState(new, changed)
+    """Compare `sources`, the present listing, with what the generations know; memory is that of Arrow tables."""
+    listed = SourceTable.of(sources).table
+    known = _known_versions(generations)
+    place = pc.index_in(listed["uri"], value_set=known["uri"])
+    # values are null for a new source
+    size, etag = known["size"].take(place), known["etag"].take(place)
+    # as `Source.was_replaced`: what a list names has no size and counts as unchanged
+    sized = pc.and_(pc.greater_equal(listed["size"], 0), pc.greater_equal(size, 0))
+    differs = pc.or_(pc.not_equal(listed["size"], size), pc.not_equal(listed["etag"], etag))
+    changed = pc.fill_null(pc.and_(sized, differs), False)
+    return LakeState(SourceTable(listed.filter(pc.is_null(place))), list(SourceTable(listed.filter(changed))))
+
+
+def _known_versions(generations: Sequence[Generation]) -> pa.Table:
+    """uri, size and etag of every known source. Of a source of two generations the later one comes first."""
+    columns = SOURCE_COLUMNS.names[:3]
+    tables = [
+        generation.sources.select(columns).replace_schema_metadata(None).cast(pa.schema(list(SOURCE_COLUMNS)[:3]))
+        for generation in reversed(generations)
+    ]
+    return pa.concat_tables([SOURCE_COLUMNS.empty_table().select(columns), *tables])
 
 
 def listing_digest(sources: Sequence[Source]) -> str:

@@ -43,7 +43,8 @@ def pages_of(keys: list[str], size: int):
 NAMES = st.lists(st.sampled_from(["a", "b", "c.jpg", "", "a-b"]), min_size=1, max_size=4).map("/".join).filter(bool)
 
 
-@settings(deadline=None)
+# few examples: each one starts threads
+@settings(deadline=None, max_examples=30)
 @given(st.lists(NAMES, unique=True, max_size=40), st.integers(1, 5), st.sampled_from(["", "a", "a/", "b/"]))
 def test_every_object_comes_once(keys, size, prefix):
     list_page, _ = pages_of(keys, size)

@@ -119,3 +119,14 @@ def test_no_credentials_at_all_is_one_line(s3, uri, monkeypatch, tmp_path):
     with pytest.raises(TransientStorageError, match="credentials") as caught:
         storage.read_bytes(uri, retry=Retry(attempts=1))
     assert caught.value.reason == "credentials"
+
+
+def test_a_body_without_its_checksum_is_noticed(s3, monkeypatch):
+    uri = f"{s3.prefix()}/object.bin"
+    storage.put_atomic(uri, DATA)  # the client sends a checksum, and the store keeps it
+    with FaultProxy(s3.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        proxy.fail("short_length", times=2, method="GET", path="object.bin")
+        retry = Retry(first_delay=0.01)
+        assert storage.read_bytes(uri, retry=retry) == DATA
+    assert retry.counts == {"corrupt body": 2}
