@@ -20,6 +20,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import obstore
+import s3fs
 import tyro
 from fsspec.asyn import sync
 from obstore.store import S3Store as ObstoreS3
@@ -104,9 +105,10 @@ def ways(scratch: Scratch) -> Iterator[Way]:
 
 
 def _aiobotocore(scratch: Scratch) -> Way:
-    """The calls of the client as aiobotocore has them, through an s3fs filesystem of their own."""
-    import s3fs  # only here: the filesystem of the jobs would share its client, whose listings are parsed elsewhere
+    """The calls of the client as aiobotocore has them, through an s3fs filesystem of their own.
 
+    The client of the jobs would not do: its listings are parsed elsewhere.
+    """
     filesystem = s3fs.S3FileSystem(skip_instance_cache=True, use_listings_cache=False)
 
     async def get(key: str, **arguments: str) -> bytes:

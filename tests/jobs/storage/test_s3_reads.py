@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fsspec.config
 import pytest
 from fsspec.asyn import sync
 from support.fault_proxy import FaultProxy
@@ -66,8 +67,6 @@ def test_a_bucket_that_is_elsewhere_is_read_by_the_client(s3, uri, monkeypatch):
 
 @pytest.mark.parametrize("option", ["FSSPEC_S3_REQUESTER_PAYS", "FSSPEC_S3_VERSION_AWARE"])
 def test_options_that_only_s3fs_knows_are_left_to_it(s3, uri, monkeypatch, option):
-    import fsspec.config
-
     monkeypatch.setenv(option, "true")
     monkeypatch.setattr(fsspec.config, "conf", {"s3": {option.removeprefix("FSSPEC_S3_").lower(): True}})
     slow = client_gets(uri)
@@ -76,8 +75,6 @@ def test_options_that_only_s3fs_knows_are_left_to_it(s3, uri, monkeypatch, optio
 
 
 def test_without_a_signature(s3, uri, monkeypatch):
-    import fsspec.config
-
     monkeypatch.setenv("FSSPEC_S3_ANON", "true")
     monkeypatch.setattr(fsspec.config, "conf", {"s3": {"anon": True}})
     slow = client_gets(uri)
