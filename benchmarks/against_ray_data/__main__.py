@@ -1,7 +1,7 @@
 """Runs `yolact label` and a plain Ray Data program side by side, in calm and under faults, and counts what is lost.
 
     python -m benchmarks.against_ray_data --output against/
-    python -m benchmarks.against_ray_data --output against/ --page docs/scale.md --times
+    python -m benchmarks.against_ray_data --output against/ --page docs/ray-data.md --times
 
 Both label the same images in a real S3 server on this machine, with GPUs that sleep instead of computing. Writes
 results.json and results.md after each step. Takes a quarter of an hour on two quiet cores. Needs psutil and
