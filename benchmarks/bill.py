@@ -59,6 +59,8 @@ class BillConfig:
     """sizes of the two lakes; multiples of 256, so that units and parts are full"""
     parts: int = 4
     """parts into which the larger lake is cut, to count what a part costs"""
+    lakes: tuple[Kind, ...] = ("tar", "image", "parquet")
+    """which kinds of lakes"""
     page: Path | None = None
     """page of docs/ that takes the table over"""
 
@@ -214,10 +216,10 @@ def measure(config: BillConfig, folder: Path) -> tuple[list[LakeBill], Counts]:
         os.environ |= client_environment(proxy.endpoint)
         start_ray(cpus=_CPUS, gpus=_GPUS)
         runs = LabelRuns(proxy, weights)
-        for kind, write in LAKES.items():
+        for kind in config.lakes:
             lakes = [f"{BUCKET}/{kind}-{size}" for size in config.images]
             for lake, size in zip(lakes, config.images, strict=True):
-                write(store.filesystem(), lake, images, size)
+                LAKES[kind](store.filesystem(), lake, images, size)
             small, large = (runs.run(lake, IMAGES_PER_PART) for lake in lakes)
             cut = runs.run(lakes[1], -(-config.images[1] // config.parts))
             bills.append(LakeBill(kind, *separate(small, large, cut, config.images, config.parts)))
