@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ _READ_BYTES = 4 << 20
 _ROWS_AT_ONCE = 16
 #: bytes of row groups that are kept for the next unit, which often needs other rows of them
 _KEPT_BYTES = 128 << 20
+_KEPT_FOOTERS = 4
 
 
 class _KeptColumns:
@@ -233,10 +233,29 @@ def schema_of(uri: str, size: int, etag: str, retry: Retry) -> pa.Schema:
 
 def _open(uri: str, size: int, etag: str, retry: Retry) -> pq.ParquetFile:
     file = RangeFile(uri, size, etag or None, retry)
-    return pq.ParquetFile(file, metadata=_footer(uri, size, etag), buffer_size=_READ_BYTES, pre_buffer=False)
+    footer = _footers.of(uri, size, etag, retry)
+    return pq.ParquetFile(file, metadata=footer, buffer_size=_READ_BYTES, pre_buffer=False)
 
 
-@lru_cache(maxsize=4)
-def _footer(uri: str, size: int, etag: str) -> pq.FileMetaData:
-    # neighbouring units of a file come to the same worker one after the other
-    return pq.read_metadata(RangeFile(uri, size, etag or None, Retry()))
+class _Footers:
+    """The footers that were read last: neighbouring units of a file come to the same worker one after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[str, int, str], pq.FileMetaData] = OrderedDict()
+
+    def of(self, uri: str, size: int, etag: str, retry: Retry) -> pq.FileMetaData:
+        """The footer of an object, read within the caller's retries where it is not kept."""
+        with self._lock:
+            found = self._kept.get((uri, size, etag))
+        if found is None:
+            found = pq.read_metadata(RangeFile(uri, size, etag or None, retry))
+        with self._lock:
+            self._kept[uri, size, etag] = found
+            self._kept.move_to_end((uri, size, etag))
+            while len(self._kept) > _KEPT_FOOTERS:
+                self._kept.popitem(last=False)
+        return found
+
+
+_footers = _Footers()

@@ -92,8 +92,9 @@ def test_shards_that_are_refused_are_one_row_when_they_are_indexed(proxy, s3, ki
         ("bad.parquet", parquet_of(pa.table({"image": [b"z"]}))),
     ):
         source = put(f"{prefix}/{name}", data)
-        proxy.fail(kind, times=None, method="GET", path=name)
+        rule = proxy.fail(kind, times=None, method="GET", path=name)
         (row,) = index_source(source, retry=quick(attempts=3)).to_pylist()
+        assert rule.hits <= 3 + 2  # the caller's attempts, then twice in turn with another object
         assert row["problem"].startswith("unreadable: ")
         (problem,) = fetch_rows([row], max_bytes=100)
         assert problem.status == "unreadable"
