@@ -22,7 +22,7 @@ from yolact.coco.evaluation import evaluate_instances
 from yolact.images.decode import decode_image
 from yolact.images.network_input import network_input
 from yolact.images.prepare import prepare_image
-from yolact.inference.nms import NMS_KINDS
+from yolact.inference.detections import DetectionRules
 from yolact.inference.postprocess import detect
 from yolact.network.model import build_yolact
 from yolact.weights.checkpoint import load_model
@@ -103,9 +103,10 @@ def nms_times(model: Yolact, images: ImageSet, kinds: tuple[NmsKind, ...], round
             prepared = prepare_image(pixels, model.config.input_size)
             raw = model.eval().infer(network_input(prepared, model.config)[None])
             for kind in kinds:
+                rules = DetectionRules(replace(model.config.nms, kind=kind), 0.05)
                 for _ in range(rounds):
                     start = time.perf_counter()
-                    detect(raw, 0, model.anchors, model.config.nms, NMS_KINDS[kind], 0.05)
+                    detect(raw, 0, model.anchors, rules)
                     spent[kind].append(1000 * (time.perf_counter() - start))
     return {kind: statistics.median(times) for kind, times in spent.items()}
 

@@ -12,7 +12,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from benchmarks.harness import run_benchmark
 from jobs.bench.release_path import simple_detect, simple_masks, simple_rles
 from yolact.config import CONFIGS, NmsConfig, YolactConfig
 from yolact.geometry.rle import encode_mask_logits
+from yolact.inference.detections import DetectionRules
 from yolact.inference.nms import fast_nms
 from yolact.inference.postprocess import detect, instance_masks
 from yolact.network.anchors import make_anchors
@@ -69,11 +70,12 @@ def compare_paths(config: PostprocessBenchConfig, instances: int) -> dict[str, f
     """Median milliseconds of both paths on a scene, and of the product's steps. Raises where the results differ."""
     model = CONFIGS[config.config]
     network = build_yolact(model).eval()
+    rules = DetectionRules(replace(model.nms, kind="fast"), config.score_threshold)
     raw, anchors = make_scene(model, instances)
     height, width = config.height, config.width
 
     def own_detect() -> Any:
-        return detect(raw, 0, anchors, model.nms, fast_nms, config.score_threshold)
+        return detect(raw, 0, anchors, rules)
 
     def own() -> Any:
         found = own_detect()

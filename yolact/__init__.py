@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from yolact.config import CONFIGS, YolactConfig
-    from yolact.inference.predictor import Detections, Predictor
+    from yolact.inference.detections import Detections
+    from yolact.inference.predictor import Predictor
     from yolact.network.model import RawPredictions, Yolact, build_yolact
     from yolact.training.losses import YolactWithLoss
     from yolact.weights.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -31,7 +32,7 @@ __all__ = [
 
 _HOME = {
     "CONFIGS": "config",
-    "Detections": "inference.predictor",
+    "Detections": "inference.detections",
     "Predictor": "inference.predictor",
     "RawPredictions": "network.model",
     "Yolact": "network.model",

@@ -16,10 +16,11 @@ from benchmarks.gpu.launches import count_launches
 from benchmarks.gpu.machine import seconds_per_call, wait_for
 from benchmarks.postprocess import make_scene
 from yolact.images.prepare import PreparedImage, prepare_image
+from yolact.inference.detections import Detections
 from yolact.inference.engine import Engine
 from yolact.inference.engine_choice import AskedEngine, AskedPrecision
 from yolact.inference.nms import NMS_KINDS
-from yolact.inference.predictor import Detections, Predictor
+from yolact.inference.predictor import Predictor
 from yolact.network.model import RawPredictions, build_yolact
 
 #: of the photos that are labelled; most of COCO's have it

@@ -16,7 +16,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from jobs.plates.drawing import draw_plate
-from yolact.inference.predictor import Detections, Predictor
+from yolact.inference.detections import Detections
+from yolact.inference.predictor import Predictor
 from yolact.network.model import build_yolact
 from yolact.weights.checkpoint import load_weights
 

@@ -26,7 +26,7 @@ from jobs.label.options import LabelConfig
 from jobs.runtime import progress
 from yolact.config import CONFIGS
 from yolact.images.prepare import PreparedImage
-from yolact.inference.predictor import Detections
+from yolact.inference.detections import Detections
 from yolact.network.model import build_yolact
 from yolact.weights.checkpoint import save_checkpoint
 

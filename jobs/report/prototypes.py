@@ -16,7 +16,7 @@ from jobs.report.cards import data_uri, thumbnail, webp_bytes
 from yolact.geometry.masks import assemble_masks, crop_masks, crop_regions
 from yolact.images.network_input import network_input
 from yolact.images.prepare import prepare_image
-from yolact.inference.nms import NMS_KINDS
+from yolact.inference.detections import DetectionRules
 from yolact.inference.postprocess import detect
 from yolact.network.model import Yolact
 
@@ -57,7 +57,7 @@ def prototype_view(model: Yolact, image_id: str, pixels: np.ndarray) -> Prototyp
     model = model.cpu().eval()
     inputs = network_input(prepare_image(pixels, model.config.input_size), model.config, torch.device("cpu"))
     raw = model.infer(inputs[None])
-    found = detect(raw, 0, model.anchors, model.config.nms, NMS_KINDS[model.config.nms.kind])
+    found = detect(raw, 0, model.anchors, DetectionRules(model.config.nms))
     if not len(found.scores):
         return None
     prototypes, coefficients = raw.prototypes[0], found.coefficients[0]

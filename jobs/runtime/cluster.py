@@ -72,6 +72,11 @@ def node_groups() -> list[NodeGroup] | None:
     return None if config is None else groups_of(config)
 
 
+def nodes_of(groups: Sequence[NodeGroup]) -> list[Node]:
+    """Every node that an autoscaler with these groups may run at once, one group after the other."""
+    return [group.node for group in groups for _ in range(group.most)]
+
+
 def groups_of(config: Mapping[str, Any]) -> list[NodeGroup]:
     """The node groups of an autoscaling configuration, as `ray up` and Ray's KubeRay autoscaler read it."""
     limit = int(config.get("max_workers", 0))

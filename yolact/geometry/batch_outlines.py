@@ -12,12 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from yolact.geometry.outlines import DOUBT, THRESHOLD, axis, sides_of_half, soft_corners
+from yolact.geometry.outlines import DOUBT, THRESHOLD, axis, corrected_rows, estimated_rows, sides_of_half, soft_corners
 
 #: how many output columns of boundary cells are computed together; limits the memory for masks with many edges
 _ITEMS_AT_ONCE = 8_000_000
-#: corrections of an estimated row in each direction. The estimate is off by rounding alone, so that one would do
-_CORRECTIONS = 2
 
 
 class _Axes(NamedTuple):
@@ -113,24 +111,21 @@ def _bounds(source: int, targets: tuple[int, ...], device: torch.device) -> tupl
 
 
 def _crossings(lower: Tensor, before: Tensor, after: Tensor, ys: _Axes, image: Tensor) -> tuple[Tensor, Tensor]:
-    """As in `outlines`, with a fixed number of corrections; also whether they were enough."""
+    """As in `outlines`, with one correction of each row; also whether that was enough.
+
+    An estimate is off by its rounding alone, so one correction has always been enough.
+    """
     source = ys.first.shape[1] - 1
     target, start = ys.target[image], ys.start[image]
-    earliest, latest = ys.earliest[image, lower + 1], ys.first[image, lower + 1]
+    bounds = ys.earliest[image, lower + 1], ys.first[image, lower + 1]
     state = after > THRESHOLD
-    share = (THRESHOLD - before) / (after - before)
-    # the same operations as there, on float64 tensors: Python divides two whole numbers in float64 too
-    rows = ((lower + share + 0.5) * (target.double() / source) - 0.5).ceil().long()
-    rows = torch.minimum(torch.maximum(rows, earliest), latest)
 
     def changed(row: Tensor) -> Tensor:
         place = start + torch.minimum(row.clamp(min=0), target - 1)
         return (ys.low[place] * before + ys.high[place] * after > THRESHOLD) == state
 
-    for _ in range(_CORRECTIONS):
-        rows = rows - ((rows > earliest) & changed(rows - 1)).long()
-    for _ in range(_CORRECTIONS):
-        rows = rows + ((rows < latest) & ~changed(rows)).long()
-    too_late = (rows > earliest) & changed(rows - 1)
-    too_early = (rows < latest) & ~changed(rows)
-    return rows, ~(too_late | too_early).any()
+    # for one image Python divides the two whole numbers, in float64 too
+    rows = estimated_rows(lower, before, after, target.double() / source, bounds)
+    rows, _ = corrected_rows(rows, changed, bounds)
+    _, moved = corrected_rows(rows, changed, bounds)
+    return rows, ~moved.any()

@@ -162,18 +162,34 @@ def _crossings(lower: Tensor, before: Tensor, after: Tensor, ys: Axis) -> Tensor
     between the two has the new state, the first row after them is given.
     """
     source, target = len(ys.first) - 1, len(ys.low)
-    earliest, latest = ys.earliest[lower + 1], ys.first[lower + 1]
+    bounds = ys.earliest[lower + 1], ys.first[lower + 1]
     state = after > THRESHOLD
-    share = (THRESHOLD - before) / (after - before)
-    rows = ((lower + share + 0.5) * (target / source) - 0.5).ceil().long()
-    rows = torch.minimum(torch.maximum(rows, earliest), latest)
 
     def changed(row: Tensor) -> Tensor:
         row = row.clamp(0, target - 1)
         return (ys.low[row] * before + ys.high[row] * after > THRESHOLD) == state
 
-    while (too_late := (rows > earliest) & changed(rows - 1)).any():
-        rows -= too_late.long()
-    while (too_early := (rows < latest) & ~changed(rows)).any():
-        rows += too_early.long()
-    return rows
+    rows = estimated_rows(lower, before, after, target / source, bounds)
+    while True:
+        rows, moved = corrected_rows(rows, changed, bounds)
+        if not moved.any():
+            return rows
+
+
+def estimated_rows(
+    lower: Tensor, before: Tensor, after: Tensor, scale: float | Tensor, bounds: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The rows of `_crossings`, up to rounding. `scale` is float64: output rows for each source row."""
+    share = (THRESHOLD - before) / (after - before)
+    rows = ((lower + share + 0.5) * scale - 0.5).ceil().long()
+    return torch.minimum(torch.maximum(rows, bounds[0]), bounds[1])
+
+
+def corrected_rows(
+    rows: Tensor, changed: Callable[[Tensor], Tensor], bounds: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Rows moved by one where they are not the first ones within `bounds` that `changed`; and which ones were moved."""
+    earliest, latest = bounds
+    too_late = (rows > earliest) & changed(rows - 1)
+    too_early = (rows < latest) & ~changed(rows) & ~too_late
+    return rows - too_late.long() + too_early.long(), too_late | too_early

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from yolact.config import NmsConfig
 from yolact.geometry.boxes import box_iou, decode_boxes
+from yolact.inference.detections import DetectionRules
 from yolact.network.model import RawPredictions
 
 #: P. Every pair is compared with every other one, so twice as many cost four times the memory
@@ -58,34 +59,32 @@ class _Pairs(NamedTuple):
     """(B,): pairs with a score at or below this may be missing; −1 where none is."""
 
 
-def most_detections(settings: NmsConfig, limit: int | None) -> int:
-    """N: how many detections an image can have at most; `limit` as in `detect_batch`."""
+def most_detections(rules: DetectionRules) -> int:
+    """N: how many detections an image can have at most."""
+    settings, limit = rules.settings, rules.limit
     most = settings.top_k if settings.kind == "fast-cross-class" else settings.max_detections
     return most if limit is None else min(most, limit)
 
 
-def fits(settings: NmsConfig, limit: int | None) -> bool:
+def fits(rules: DetectionRules) -> bool:
     """Whether `detect_batch` can find the detections: standard NMS has no fixed shapes, nor has a very large N."""
-    return settings.kind != "standard" and 2 * most_detections(settings, limit) <= _PAIRS
+    return rules.settings.kind != "standard" and 2 * most_detections(rules) <= _PAIRS
 
 
-def detect_batch(
-    raw: RawPredictions, anchors: Tensor, settings: NmsConfig, score_threshold: float, limit: int | None
-) -> BatchInstances:
+def detect_batch(raw: RawPredictions, anchors: Tensor, rules: DetectionRules) -> BatchInstances:
     """The detections of all images of a batch; an image's do not depend on the others.
 
     Args:
         raw: float32.
         anchors: (A, 4) cxcywh, relative.
-        settings: its `kind` must be one that `fits`.
-        score_threshold: as in `detect`.
-        limit: at most so many detections an image; None for as many as `settings` allows.
+        rules: those for which `fits` is true.
     """
-    floor = max(settings.score_floor, score_threshold)
+    settings = rules.settings
+    floor = max(settings.score_floor, rules.score_threshold)
     scores = torch.softmax(raw.class_logits, dim=-1)[..., 1:]
-    most = most_detections(settings, limit)
+    most = most_detections(rules)
     if settings.kind == "fast":
-        pairs = _best_pairs(scores, floor, score_threshold, _PAIRS)
+        pairs = _best_pairs(scores, floor, rules.score_threshold, _PAIRS)
     else:
         pairs = _best_rows(scores, floor, settings.top_k)
     boxes = decode_boxes(_rows_of(raw.box_deltas, pairs.rows), anchors[pairs.rows])

@@ -9,21 +9,17 @@ Shapes: B images, N detections at most of an image, D detections in all; h × w 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from yolact.config import NmsConfig
 from yolact.geometry.batch_outlines import flips_of_batch, stride_of
 from yolact.geometry.batch_rle import pack_flips
 from yolact.geometry.boxes import relative_to_sizes
 from yolact.geometry.masks import crop_masks, crop_regions
-from yolact.geometry.rle import Rle
 from yolact.inference.batch_detect import BatchInstances, detect_batch, fits, most_detections
-from yolact.inference.nms import NMS_KINDS
+from yolact.inference.detections import DetectionRules, Detections
 from yolact.inference.postprocess import detect
 from yolact.network.model import RawPredictions, Yolact
 
@@ -31,41 +27,10 @@ from yolact.network.model import RawPredictions, Yolact
 _MASK_VALUES_AT_ONCE = 1 << 26
 
 
-class BatchDetections(NamedTuple):
-    """Detections of several images on the host, those of an image together, best score first."""
-
-    counts: list[int]
-    """Of each image."""
-    boxes: np.ndarray
-    """(D, 4) float32 xyxy in pixels of their images."""
-    scores: np.ndarray
-    """(D,) float32."""
-    mask_scores: np.ndarray | None
-    """(D,) float32, or None where the model rescores no masks."""
-    labels: np.ndarray
-    """(D,) int64."""
-    areas: np.ndarray
-    """(D,) int64 pixels."""
-    masks: list[Rle]
-    """D masks at their images' sizes."""
-
-
-@dataclass(frozen=True)
-class DetectionRules:
-    """What is a detection."""
-
-    settings: NmsConfig
-    """its `kind` is the NMS"""
-    score_threshold: float
-    """detections with a score at or below it are left out"""
-    limit: int | None
-    """at most so many detections an image; None for as many as `settings` allows"""
-
-
 def postprocess_batch(
     model: Yolact, raw: RawPredictions, sizes: Sequence[tuple[int, int]], rules: DetectionRules
-) -> BatchDetections | None:
-    """Detections of the first images of a batch.
+) -> list[Detections] | None:
+    """The detections of the first images of a batch.
 
     Args:
         model: gives the anchors, and says whether masks are cropped and rescored.
@@ -87,12 +52,7 @@ def postprocess_batch(
         regions = crop_regions(boxes, height, width)
     else:
         regions = image.new_tensor([[0, 0, width, height]]).expand(len(image), 4)
-    mask_scores = scores
-    if model.mask_scoring is not None:
-        parts = crop_masks(torch.sigmoid(logits), regions).split(counts)
-        # by image: the bits of a convolution depend on how many masks it takes together
-        ious = torch.cat([model.mask_scoring(part) for part in parts])
-        mask_scores = scores * ious.gather(1, labels[:, None])[:, 0]
+    mask_scores = _mask_scores(model, logits, regions, scores, labels, counts)
     flips = flips_of_batch(logits, regions, image, sizes)
     size_of = torch.tensor(sizes).to(image.device, non_blocking=True)[image]
     runs = pack_flips(flips.keys, size_of.prod(dim=1), stride_of(sizes))
@@ -101,37 +61,69 @@ def postprocess_batch(
     numbers = torch.cat([labels, runs.areas, runs.lengths, flips.exact.long()[None]])
     # bytes can be put one after the other whatever they mean
     host = _to_host(torch.cat([numbers.view(torch.uint8), floats.view(torch.uint8).flatten(), runs.characters]))
+    return _detections(host, sizes, counts, rescored=model.mask_scoring is not None)
 
-    end_of_numbers, end_of_floats = np.cumsum([numbers.nbytes, floats.nbytes])
-    *columns, exact = np.split(host[:end_of_numbers].view(np.int64), len(image) * np.arange(1, 4))
-    if not exact[0]:
+
+def _mask_scores(
+    model: Yolact, logits: Tensor, regions: Tensor, scores: Tensor, labels: Tensor, counts: list[int]
+) -> Tensor:
+    """(D,) class scores, or where the model rescores masks the product of class score and predicted IoU."""
+    if model.mask_scoring is None:
+        return scores
+    # by image: the bits of a convolution depend on how many masks it takes together
+    parts = crop_masks(torch.sigmoid(logits), regions).split(counts)
+    ious = torch.cat([model.mask_scoring(part) for part in parts])
+    return scores * ious.gather(1, labels[:, None])[:, 0]
+
+
+def _detections(
+    host: np.ndarray, sizes: Sequence[tuple[int, int]], counts: list[int], *, rescored: bool
+) -> list[Detections] | None:
+    """Takes apart the bytes that came from the device; None where they say that an outline may be off.
+
+    They are D labels, D areas, D lengths and one flag, all int64; D × 6 float32: box, score, mask score; then text.
+    """
+    total = sum(counts)
+    end_of_numbers = 8 * (3 * total + 1)
+    end_of_floats = end_of_numbers + 4 * 6 * total
+    numbers = host[:end_of_numbers].view(np.int64)
+    if not numbers[-1]:
         return None
     # copies: a detection that is kept must not keep the memory of its whole batch
-    values = host[end_of_numbers:end_of_floats].view(np.float32).reshape(-1, 6).copy()
-    labels_of, areas, lengths = (column.copy() for column in columns)
+    labels, areas, lengths = numbers[:-1].reshape(3, total).copy()
+    values = host[end_of_numbers:end_of_floats].view(np.float32).reshape(total, 6).copy()
+    texts = _split_text(host[end_of_floats:], lengths)
+    detections, begin = [], 0
+    for (height, width), count in zip(sizes, counts, strict=True):
+        own = slice(begin, begin + count)
+        begin += count
+        detections.append(
+            Detections(
+                boxes=values[own, :4],
+                scores=values[own, 4],
+                mask_scores=values[own, 5] if rescored else None,
+                labels=labels[own],
+                areas=areas[own],
+                masks=[{"size": [height, width], "counts": text} for text in texts[own]],
+                height=height,
+                width=width,
+            )
+        )
+    return detections
+
+
+def _split_text(characters: np.ndarray, lengths: np.ndarray) -> list[bytes]:
+    """The run lengths of each mask, which stand one after the other; more characters may follow."""
     ends = np.cumsum(lengths).tolist()
-    text = host[end_of_floats : end_of_floats + (ends[-1] if ends else 0)].tobytes()
-    size_of_mask = (size for size, count in zip(sizes, counts, strict=True) for _ in range(count))
-    return BatchDetections(
-        counts,
-        values[:, :4],
-        values[:, 4],
-        None if model.mask_scoring is None else values[:, 5],
-        labels_of,
-        areas,
-        [
-            {"size": list(size), "counts": text[end - length : end]}
-            for size, end, length in zip(size_of_mask, ends, lengths.tolist(), strict=True)
-        ],
-    )
+    text = characters[: ends[-1] if ends else 0].tobytes()
+    return [text[end - length : end] for end, length in zip(ends, lengths.tolist(), strict=True)]
 
 
 def _find(anchors: Tensor, raw: RawPredictions, rules: DetectionRules, images: int) -> tuple[BatchInstances, list[int]]:
     """The detections of the first images, and how many each one has."""
-    settings, limit = rules.settings, rules.limit
-    most = most_detections(settings, limit)
-    if fits(settings, limit):
-        found = detect_batch(raw, anchors, settings, rules.score_threshold, limit)
+    most = most_detections(rules)
+    if fits(rules):
+        found = detect_batch(raw, anchors, rules)
         counts, settled = torch.stack([found.valid.sum(dim=1), found.settled.long()])[:, :images].tolist()
     else:
         batch, _, prototypes = raw.mask_coefficients.shape
@@ -144,7 +136,7 @@ def _find(anchors: Tensor, raw: RawPredictions, rules: DetectionRules, images: i
     for index in range(images):
         if settled[index]:
             continue
-        one = detect(raw, index, anchors, settings, NMS_KINDS[settings.kind], rules.score_threshold)
+        one = detect(raw, index, anchors, rules)
         counts[index] = min(most, len(one.scores))
         for places, values in zip(found[:4], one, strict=True):
             places[index, : counts[index]] = values[: counts[index]]

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from yolact.config import NmsConfig
 from yolact.geometry.boxes import decode_boxes
 from yolact.geometry.masks import crop_masks, crop_regions, mask_logits, whole_regions
-from yolact.inference.nms import Nms
+from yolact.inference.detections import DetectionRules
+from yolact.inference.nms import NMS_KINDS
 from yolact.network.model import RawPredictions, Yolact
 
 #: a margin far above the rounding of a softmax, and small enough to let few more anchors through
@@ -45,25 +45,24 @@ class InstanceMasks(NamedTuple):
     """(N,) score × predicted IoU where the model rescores masks (YOLACT++)."""
 
 
-def detect(
-    raw: RawPredictions, index: int, anchors: Tensor, settings: NmsConfig, nms: Nms, score_threshold: float = 0.0
-) -> Instances:
+def detect(raw: RawPredictions, index: int, anchors: Tensor, rules: DetectionRules) -> Instances:
     """The detections of image `index` of a batch; other images have no influence.
 
-    Drops anchors whose best foreground score is at most `settings.score_floor`, then `nms` decides. Scores at or below
+    Drops anchors whose best foreground score is at most the floor of the settings, then NMS decides. Scores at or below
     the threshold are left out before it: they would come after all others, and so never remove one.
 
     Args:
         raw: float32.
         anchors: (A, 4) cxcywh, relative.
     """
-    floor = max(settings.score_floor, score_threshold)
+    settings = rules.settings
+    floor = max(settings.score_floor, rules.score_threshold)
     candidates = _may_exceed(raw.class_logits[index], floor)
     scores = torch.softmax(raw.class_logits[index][candidates], dim=-1)[:, 1:]
     exceeds = scores.amax(dim=1) > floor
     candidates, scores = candidates[exceeds], scores[exceeds]
     boxes = decode_boxes(raw.box_deltas[index][candidates], anchors[candidates])
-    kept = nms(boxes, scores, settings, score_threshold)
+    kept = NMS_KINDS[settings.kind](boxes, scores, settings, rules.score_threshold).take(slice(rules.limit))
     return Instances(boxes[kept.rows], kept.scores, kept.labels, raw.mask_coefficients[index][candidates[kept.rows]])
 
 

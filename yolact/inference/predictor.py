@@ -1,13 +1,13 @@
 """The one way from pixels to detections: labelling, evaluation and the notebook all use `Predictor`.
 
-Shapes: H × W an image, N detections, B images of a batch, S the network input's side.
+Shapes: H × W an image, B images of a batch, S the network input's side.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +16,15 @@ from torch import Tensor
 
 from yolact.config import NmsKind
 from yolact.geometry.boxes import relative_to_pixels
-from yolact.geometry.rle import Rle, decode, encode_mask_logits
+from yolact.geometry.rle import encode_mask_logits
 from yolact.images.network_input import batch_input, network_input
 from yolact.images.prepare import PreparedImage, prepare_image
-from yolact.inference.batch_postprocess import DetectionRules, postprocess_batch
+from yolact.inference.batch_postprocess import postprocess_batch
+from yolact.inference.detections import DetectionRules, Detections
 from yolact.inference.engine import make_engine
 from yolact.inference.engine_choice import AskedEngine, AskedPrecision, capabilities_here, choose_engine
 from yolact.inference.nms import NMS_KINDS
-from yolact.inference.postprocess import Instances, detect, instance_masks
+from yolact.inference.postprocess import detect, instance_masks
 from yolact.inference.precision import full_float32
 from yolact.network.model import RawPredictions, Yolact
 
@@ -33,38 +34,6 @@ if TYPE_CHECKING:
 
 #: memory that holds a batch of 64 for every model of the paper. Cards of 16 GiB report a little less
 _LARGE_GPU_BYTES = 15 << 30
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """The instances of one image in its own pixels, best score first; arrays have no rows where nothing was found."""
-
-    boxes: np.ndarray
-    """(N, 4) float32 xyxy, within the image."""
-    scores: np.ndarray
-    """(N,) float32 class probabilities, falling."""
-    mask_scores: np.ndarray | None
-    """(N,) float32 score × predicted mask IoU; None without mask rescoring."""
-    labels: np.ndarray
-    """(N,) int64, 0-based."""
-    areas: np.ndarray
-    """(N,) int64 mask areas in pixels; 0 for an empty mask."""
-    masks: list[Rle]
-    """N COCO RLE dicts of size [height, width]."""
-    height: int
-    width: int
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-    @property
-    def boxes_xywh(self) -> np.ndarray:
-        """(N, 4) float32 COCO boxes: x, y of the upper left corner, width, height."""
-        return np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
-
-    def mask(self, index: int) -> np.ndarray:
-        """(H, W) bool mask of one instance."""
-        return decode(self.masks[index])
 
 
 class Predictor:
@@ -122,21 +91,16 @@ class Predictor:
         self.choice = choose_engine(precision, engine, capabilities_here(self.device.type))
         self.model = model.to(self.device).eval()
         self.precision = self.choice.precision
-        self.score_threshold = score_threshold
-        self.max_detections = max_detections
         self.batch_size = batch_size or _usual_batch_size(self.device)
         self._engine = make_engine(self.model, self.device, self.choice, self.batch_size, network)
         self._has_network = threading.Lock()
         self._network = network
-        self._nms_kind: NmsKind = nms
-        self._nms = NMS_KINDS[nms]
-        self._settings = model.config.nms
-        self._settings = replace(self._settings, kind=nms)
+        settings = replace(model.config.nms, kind=nms)
         if max_detections is not None:
-            self._settings = replace(self._settings, max_detections=max_detections)
+            settings = replace(settings, max_detections=max_detections)
+        self._rules = DetectionRules(settings, score_threshold, max_detections)
         # a CPU is faster with one image at a time, whose values stay in its caches
         self._in_batches = self.device.type == "cuda"
-        self._rules = DetectionRules(self._settings, score_threshold, max_detections)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """The arguments of `__init__`, in order: locks, threads and compiled code cannot be pickled."""
@@ -144,9 +108,9 @@ class Predictor:
             self.model,
             str(self.device),
             self.choice.precision,
-            self.score_threshold,
-            self.max_detections,
-            self._nms_kind,
+            self._rules.score_threshold,
+            self._rules.limit,
+            self._rules.settings.kind,
             self.batch_size,
             self.choice.engine,
             self._network,
@@ -237,9 +201,11 @@ class Predictor:
     def postprocess(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections]:
         """Second half of `predict_prepared`: the raw predictions of `images` → their detections."""
         with full_float32():
-            together = self._batch_detections(raw, images) if self._in_batches and images else None
-            if together is not None:
-                return together
+            if self._in_batches and images:
+                sizes = [(image.height, image.width) for image in images]
+                together = postprocess_batch(self.model, raw, sizes, self._rules)
+                if together is not None:
+                    return together
             return [self._detections(raw, index, image) for index, image in enumerate(images)]
 
     def _network_inputs(self, images: Sequence[PreparedImage]) -> Tensor:
@@ -252,33 +218,8 @@ class Predictor:
             inputs[index] = network_input(image, self.model.config, self.device)
         return inputs
 
-    def _batch_detections(self, raw: RawPredictions, images: Sequence[PreparedImage]) -> list[Detections] | None:
-        sizes = [(image.height, image.width) for image in images]
-        found = postprocess_batch(self.model, raw, sizes, self._rules)
-        if found is None:
-            return None
-        detections, begin = [], 0
-        for image, count in zip(images, found.counts, strict=True):
-            own = slice(begin, begin + count)
-            begin += count
-            detections.append(
-                Detections(
-                    boxes=found.boxes[own],
-                    scores=found.scores[own],
-                    mask_scores=None if found.mask_scores is None else found.mask_scores[own],
-                    labels=found.labels[own],
-                    areas=found.areas[own],
-                    masks=found.masks[own],
-                    height=image.height,
-                    width=image.width,
-                )
-            )
-        return detections
-
     def _detections(self, raw: RawPredictions, index: int, image: PreparedImage) -> Detections:
-        instances = detect(raw, index, self.model.anchors, self._settings, self._nms, self.score_threshold)
-        if self.max_detections is not None:
-            instances = Instances(*(part[: self.max_detections] for part in instances))
+        instances = detect(raw, index, self.model.anchors, self._rules)
         masks = instance_masks(self.model, raw.prototypes[index], instances)
         rles, areas = encode_mask_logits(masks.logits, masks.regions, image.height, image.width)
         boxes = relative_to_pixels(instances.boxes_relative, image.height, image.width)

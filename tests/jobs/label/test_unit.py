@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_unit
 from jobs.table.schema import LABELS
 from yolact.images.prepare import PreparedImage
-from yolact.inference.predictor import Detections
+from yolact.inference.detections import Detections
 
 
 def prepared(height: int, width: int) -> PreparedImage:

@@ -14,7 +14,7 @@ from jobs.bench.release_path import simple_detect, simple_masks, simple_rles
 from yolact.config import CONFIGS, NmsConfig
 from yolact.geometry.masks import crop_regions, mask_logits
 from yolact.geometry.rle import encode_mask_logits
-from yolact.inference.nms import fast_nms
+from yolact.inference.detections import DetectionRules
 from yolact.inference.postprocess import detect
 from yolact.network.model import RawPredictions
 
@@ -27,7 +27,7 @@ def own_rles(raw, found, height, width):
 
 
 def assert_same(raw, anchors, nms_config, threshold, height, width):
-    found = detect(raw, 0, anchors, nms_config, fast_nms, threshold)
+    found = detect(raw, 0, anchors, DetectionRules(nms_config, threshold))
     expected = simple_detect(raw, 0, anchors, nms_config, threshold)
     for own, simple in zip(found, expected, strict=True):
         assert torch.equal(own, simple)
@@ -82,7 +82,7 @@ def test_any_predictions(seed, spread, floor, threshold, top_k, max_detections, 
 def test_predictions_that_are_not_numbers_are_nothing():
     raw, anchors = make_scene(SMALL, 5)
     raw.class_logits[0, ::2] = torch.nan
-    found = detect(raw, 0, anchors, SMALL.nms, fast_nms, 0.15)
+    found = detect(raw, 0, anchors, DetectionRules(SMALL.nms, 0.15))
     assert torch.isfinite(found.scores).all()
     nothing = raw._replace(class_logits=raw.class_logits * torch.nan)
-    assert detect(nothing, 0, anchors, SMALL.nms, fast_nms).scores.numel() == 0
+    assert detect(nothing, 0, anchors, DetectionRules(SMALL.nms)).scores.numel() == 0
