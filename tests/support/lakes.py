@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from jobs import lake, storage
 from jobs.lake import Source, fetch_rows
+from jobs.lake.index import index_source
 
 MAX_BYTES = 10 << 20
 
@@ -125,3 +126,12 @@ def put(uri: str, data: bytes = b"x") -> Source:
 def fetch(table: pa.Table, **options: Any) -> list[Any]:
     """The bytes of index rows, or their problems; `options` go to `fetch_rows`."""
     return fetch_rows(table.to_pylist(), max_bytes=MAX_BYTES, **options)
+
+
+def tar_rows(folder: Path, data: bytes) -> list[tuple[str, bytes | str]]:
+    """What a tar of these bytes, written into `folder`, holds: (#member, its bytes or the status of its problem)."""
+    table = index_source(put(str(folder / "s.tar"), data))
+    return [
+        (row["image_id"].removeprefix(f"{folder}/s.tar"), fetched if isinstance(fetched, bytes) else fetched.status)
+        for row, fetched in zip(table.to_pylist(), fetch(table), strict=True)
+    ]

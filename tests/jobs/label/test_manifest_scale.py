@@ -8,16 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.models import save_tiny_checkpoint
 
-from benchmarks.scale.manifest import (
-    ManifestFigures,
-    Start,
-    find_todo,
-    markdown_table,
-    write_manifest,
-    write_published,
-    write_shards,
-    write_staged,
-)
+from benchmarks.scale.invented import write_manifest, write_published, write_shards, write_staged
+from benchmarks.scale.manifest import ManifestFigures, Start, find_todo, markdown_table
 from jobs.label import run
 from jobs.label.manifest.parts import Sizes
 from jobs.label.options import LabelConfig
