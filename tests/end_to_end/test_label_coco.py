@@ -73,11 +73,11 @@ def check_rows(table: pa.Table, photos: dict[str, bytes]) -> None:
 
 
 def views_of_the_photo() -> dict[str, bytes]:
-    """Ten JPEGs of several sizes: the parity photo whole, mirrored, turned, and parts of it."""
+    """Six JPEGs of several sizes: the parity photo whole, mirrored, turned, enlarged, and two parts of it."""
     photo = Image.fromarray(own_case("yolact_resnet50").photo)
     width, height = photo.size
     views = [photo, ImageOps.mirror(photo), photo.transpose(Image.Transpose.ROTATE_90), photo.resize((640, 560))]
-    views += [photo.crop((20 * i, 15 * i, width - 10 * i, height - 20 * i)) for i in range(1, 7)]
+    views += [photo.crop((20 * i, 15 * i, width - 10 * i, height - 20 * i)) for i in (2, 6)]
     found = {}
     for number, view in enumerate(views):
         file = io.BytesIO()
