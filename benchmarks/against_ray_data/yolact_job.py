@@ -18,7 +18,7 @@ from jobs.label.command import label_lake
 from jobs.label.options import LabelConfig
 from jobs.runtime.errors import exit_code_of
 from yolact.images.prepare import PreparedImage
-from yolact.inference.predictor import Detections
+from yolact.inference.detections import Detections
 
 IMAGES_PER_UNIT = 64
 #: far fewer than by default, so that a small lake has several published files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.runtime.cluster import Node, NodeGroup
+from jobs.runtime.cluster import Node, NodeGroup, nodes_of
 from jobs.runtime.errors import UsageError
 from jobs.train.options import TrainConfig
 
@@ -56,7 +56,7 @@ def check_room(
     """
     if groups is None and not any(node.cpus for node in nodes):
         return  # a cluster without any CPU can only be one that grows
-    coming = [group.node for group in groups or [] for _ in range(group.most)]
+    coming = nodes_of(groups or [])
 
     def held_by(node: Node) -> int:
         by_cpus = node.cpus // share.cpus

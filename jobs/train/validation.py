@@ -13,7 +13,8 @@ from yolact.coco.annotations import AnnotatedImage, coco_json
 from yolact.coco.evaluation import CocoScores, DetectedInstance, evaluate_instances
 from yolact.config import NmsKind
 from yolact.images.prepare import PreparedImage
-from yolact.inference.predictor import Detections, Predictor
+from yolact.inference.detections import Detections
+from yolact.inference.predictor import Predictor
 from yolact.network.model import Yolact
 
 #: Validation keeps every score, as the release does: anchors whose best score is at or below the config's floor are
