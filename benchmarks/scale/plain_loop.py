@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-
 from benchmarks.scale.stand_in import CLASS_NAMES, StandInPredictor
 from jobs import storage
 from jobs.label.pipeline.stages import (
@@ -56,8 +54,8 @@ def run_plain_loop(output: Output, scratch: Path, *, input_size: int, images: in
     labeller = Labeller(StandInPredictor(1), Destination(own, CLASS_NAMES, {}), WHOLE_UNITS)
     done = 0
     start = time.process_time()
-    for unit in units:
-        record = labeller(fetch(pa.table({"unit": pa.array([unit], pa.int64())})))
+    for packed in fetch(units):
+        record = labeller(packed)
         if record.problem is not None:
             raise RuntimeError(record.problem)
         done += record.images

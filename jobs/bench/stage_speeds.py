@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,7 +21,7 @@ from jobs.label.engine import predictor_settings
 from jobs.label.manifest import parts as manifest
 from jobs.label.options import LabelConfig
 from jobs.label.pipeline.stages import IndexedLake, InputLimits, ReadSettings, fetch_and_decode
-from jobs.label.pipeline.unit import unpack_unit
+from jobs.label.pipeline.unit import unpack_images
 from jobs.lake import ParquetColumns
 from jobs.runtime.model_source import resolve_model
 from jobs.table import parquet as tables
@@ -95,14 +95,13 @@ class SampleLake:
     def __init__(self, output: Output, limits: InputLimits, columns: ParquetColumns, input_size: int) -> None:
         self.output, self.limits, self.columns, self.input_size = output, limits, columns, input_size
 
-    def decode(self, unit: int) -> pa.Table:
-        batch = pa.table({"unit": pa.array([unit], pa.int64())})
+    def decode(self, units: Iterable[int]) -> Iterator[pa.Table]:
         read = ReadSettings(self.limits, self.columns, self.input_size)
-        return fetch_and_decode(batch, output=self.output, read=read)
+        return fetch_and_decode(units, output=self.output, read=read)
 
     def prepared(self, units: Sequence[int], count: int) -> list[PreparedImage]:
         """The first `count` images that can be decoded."""
-        images = (image.prepared for unit in units for image in unpack_unit(self.decode(unit))[1])
+        images = (image.prepared for packed in self.decode(units) for image in unpack_images(packed))
         return list(itertools.islice((image for image in images if image is not None), count))
 
     def encoded(self, units: Sequence[int], count: int) -> list[bytes]:
@@ -158,16 +157,15 @@ class DecodeSpeed:
     """One decode task's work, unit after unit."""
 
     def __init__(self, sample: SampleLake, units: Sequence[int], settings: Any, threads: int) -> None:
-        self._decode: Callable[[int], pa.Table] = sample.decode
-        self._units = units
+        self._packed = sample.decode(itertools.cycle(units))
 
     def ready(self) -> None:
-        self._decode(self._units[0])
+        next(self._packed)
 
     def measure(self) -> float:
         images, start = 0, time.perf_counter()
-        for unit in itertools.cycle(self._units):
-            images += len(unpack_unit(self._decode(unit))[1])
+        for packed in self._packed:
+            images += len(unpack_images(packed))
             seconds = time.perf_counter() - start
             if seconds > _DECODE_SECONDS:
                 break

@@ -21,8 +21,10 @@ from jobs.label.manifest.mending import mend
 from jobs.label.manifest.parts import Generation, Part, Sizes, all_parts, read_generations, remove_strays
 from jobs.label.manifest.relabel import replace_changed
 from jobs.label.options import LabelConfig
-from jobs.label.pipeline.chain import Pipeline
+from jobs.label.pipeline.actor import Pipeline
+from jobs.label.pipeline.bundles import units_per_bundle
 from jobs.label.pipeline.passes import Backlog, Passes, Totals
+from jobs.label.pipeline.pool import ModelPool
 from jobs.label.pipeline.publish import Publisher
 from jobs.label.pipeline.stages import Destination, IndexedLake, InputLimits, ReadSettings, UnitPredictor
 from jobs.label.plan import Plan, make_plan
@@ -193,8 +195,11 @@ class LabelRun:
         backlog = Backlog.of(self.output, indexed.parts)
         publisher = Publisher(self.output, metadata, self.lease.for_workers)
         begin = time.monotonic()
-        with LabelProgress(backlog.images, backlog.done) as progress:
-            passes = Passes(pipeline, backlog, publisher, progress, self.lease)
+        with (
+            LabelProgress(backlog.images, backlog.done) as progress,
+            ModelPool(pipeline, units_per_bundle(indexed.parts)) as pool,
+        ):
+            passes = Passes(pool, backlog, publisher, progress, self.lease)
             # every actor's first unit holds its start
             passes.totals.warm_up = plan.max_actors
             missing = passes.run()

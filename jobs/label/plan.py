@@ -7,6 +7,7 @@ error. If the cluster has an autoscaler, the plan is made for the largest cluste
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,10 @@ from jobs.runtime.errors import UsageError
 #: share of a CPU-only cluster that decodes; the model needs ten times as long for an image
 _DECODE_SHARE = 0.25
 _DECODE_CPUS = 0.25
+#: Ray counts CPUs in ten-thousandths
+_LEAST_CPUS = 0.0001
+#: from this many CPUs for each GPU of a node on, a model actor has one of them for its Python threads
+_CPUS_PER_GPU = 4
 #: one image's convolutions stop gaining from more threads about here
 _MAX_THREADS = 4
 #: CPUs of a node that does not exist yet, if nothing says how large it will be
@@ -38,6 +43,11 @@ class Plan:
     decode_tasks: int
     decode_cpus: float
     grows: bool = False
+
+    @property
+    def bundles_per_actor(self) -> int:
+        """How many bundles an actor works on: one for each decode task of its own, and one that waits for its turn."""
+        return -(-self.decode_tasks // self.max_actors) + 1
 
     def waits_for(self, free: Node) -> str | None:
         """A sentence on what the start has to wait for in a cluster with `free` resources; None if it need not wait."""
@@ -108,17 +118,30 @@ def _gpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: b
         )
     if cpus < 1:
         raise UsageError("the cluster has no CPU for decoding; add a CPU node, or start Ray with --num-cpus")
+    actors_most = min(high, int(gpus))
+    plenty = all(node.cpus >= _CPUS_PER_GPU * node.gpus for node in nodes if node.gpus)
+    actor_cpus = 1.0 if plenty else 0.0
+    decode_tasks, decode_cpus = _share(cpus - actor_cpus * actors_most, 1.0 if cpus >= 2 else 0.5, actors_most)
     return Plan(
         device="cuda",
         min_actors=low,
-        max_actors=min(high, int(gpus)),
-        actor_cpus=0.0,
+        max_actors=actors_most,
+        actor_cpus=actor_cpus,
         actor_gpus=1.0,
         threads=1,
-        decode_tasks=max(1, int(cpus)),
-        decode_cpus=1.0 if cpus >= 2 else 0.5,
+        decode_tasks=decode_tasks,
+        decode_cpus=decode_cpus,
         grows=grows,
     )
+
+
+def _share(cpus: float, each: float, actors: int) -> tuple[int, float]:
+    """Decode tasks, and the CPUs of each: `each` where `cpus` give every actor a task, else less."""
+    tasks = max(1, int(cpus / each))
+    if tasks >= actors:
+        return tasks, each
+    # a task works for one actor at a time, so an actor without a task would stand still
+    return actors, max(_LEAST_CPUS, math.floor(cpus / actors / _LEAST_CPUS) * _LEAST_CPUS)
 
 
 def _cpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: bool) -> Plan:
@@ -140,6 +163,7 @@ def _cpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: b
     threads = max(1, min(_MAX_THREADS, int(min(usable))))
     # every actor must fit on the smallest node
     per_actor = min(min(usable), cpus / high)
+    decode_tasks, decode_cpus = _share(cpus * _DECODE_SHARE, _DECODE_CPUS, high)
     return Plan(
         device="cpu",
         min_actors=low,
@@ -147,7 +171,7 @@ def _cpu_plan(nodes: Sequence[Node], actors: tuple[int, int] | None, *, grows: b
         actor_cpus=round((1 - _DECODE_SHARE) * min(per_actor, threads), 2),
         actor_gpus=0.0,
         threads=threads,
-        decode_tasks=max(1, int(cpus * _DECODE_SHARE / _DECODE_CPUS)),
-        decode_cpus=_DECODE_CPUS,
+        decode_tasks=decode_tasks,
+        decode_cpus=decode_cpus,
         grows=grows,
     )

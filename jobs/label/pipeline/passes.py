@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from jobs.label.fence import Fence
 from jobs.label.manifest.parts import Part
-from jobs.label.pipeline.chain import Pipeline
+from jobs.label.pipeline.bundles import MissingUnits
+from jobs.label.pipeline.pool import ModelPool
 from jobs.label.pipeline.publish import Publisher
 from jobs.label.pipeline.stages import ONE_IMAGE_AT_A_TIME, WHOLE_UNITS, PassMode
 from jobs.label.pipeline.unit import UnitRecord
@@ -94,11 +95,11 @@ class Passes:
     """Labels and publishes the parts of a backlog."""
 
     def __init__(
-        self, pipeline: Pipeline, backlog: Backlog, publisher: Publisher, progress: LabelProgress, fence: Fence
+        self, pool: ModelPool, backlog: Backlog, publisher: Publisher, progress: LabelProgress, fence: Fence
     ) -> None:
-        self._pipeline, self._publisher, self._progress, self._fence = pipeline, publisher, progress, fence
+        self._pool, self._publisher, self._progress, self._fence = pool, publisher, progress, fence
         self._parts = {part.number: part for part in backlog.parts}
-        self._left = {part.number: set(part.unit_numbers()) - backlog.staged for part in backlog.parts}
+        self._missing = MissingUnits(backlog.parts, backlog.staged)
         self._done = backlog.done
         self.totals = Totals()
         self.problems: dict[int, UnitRecord] = {}
@@ -106,17 +107,15 @@ class Passes:
 
     def run(self) -> list[int]:
         """One pass over all missing units, and one over those that failed; returns the units still missing."""
-        for number in [number for number, units in self._left.items() if not units]:
-            self._publisher.submit(self._parts[number])
+        for part in self._parts.values():
+            if not self._missing.left_in(part.number):
+                self._publisher.submit(part)
         self.store_answered = self._pass(WHOLE_UNITS)
-        if self.store_answered and (missing := self._missing()):
-            log.info("%d units did not come through; trying them again, one image at a time", len(missing))
+        if self.store_answered and self._missing:
+            log.info("%d units did not come through; trying them again, one image at a time", len(self._missing))
             self.store_answered = self._pass(ONE_IMAGE_AT_A_TIME)
         self._publisher.drain()
-        return self._missing()
-
-    def _missing(self) -> list[int]:
-        return sorted(unit for units in self._left.values() for unit in units)
+        return sorted(self._missing)
 
     def images_in(self, units: Sequence[int]) -> int:
         """How many images `units` hold, from the manifest."""
@@ -128,7 +127,7 @@ class Passes:
             if count == part.units:
                 total += part.images
             else:
-                table = tables.read(self._pipeline.output.manifest_part(number))
+                table = tables.read(self._pool.output.manifest_part(number))
                 total += sum(unit in chosen for unit in table["unit"].to_pylist())
         return total
 
@@ -136,8 +135,8 @@ class Passes:
         """One pass over the missing units. Returns False if the store stopped answering; another run does the rest."""
         in_a_row = 0
         # a short outage fails every unit that is being fetched at that time, and their records arrive in a row
-        enough = max(_UNREACHABLE_IN_A_ROW, 2 * self._pipeline.units_at_once)
-        for record in self._pipeline.run(self._missing(), mode):
+        enough = max(_UNREACHABLE_IN_A_ROW, 2 * self._pool.units_at_once)
+        for record in self._pool.run(self._missing, mode):
             self._fence.check()
             if record.problem is None:
                 in_a_row = 0
@@ -154,12 +153,11 @@ class Passes:
         return True
 
     def _committed(self, record: UnitRecord) -> None:
-        part = record.unit // UNITS_PER_PART
-        if record.unit not in self._left[part]:
-            return  # Ray ran its task twice
+        if not self._missing.remove(record.unit):
+            return  # two actors had the unit: the first one was taken for dead
         self.totals.add(record)
-        self._left[part].remove(record.unit)
         self.problems.pop(record.unit, None)
         self._done += record.images
-        if not self._left[part]:
+        part = record.unit // UNITS_PER_PART
+        if not self._missing.left_in(part):
             self._publisher.submit(self._parts[part])

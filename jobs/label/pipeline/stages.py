@@ -1,6 +1,6 @@
-"""The stages of the labelling pipeline, as plain functions and classes that know nothing of Ray Data.
+"""The stages of the labelling pipeline, as plain functions and classes that know nothing of Ray.
 
-    (unit number) ─▶ fetch_and_decode ─▶ Labeller (model, commit) ─▶ UnitRecord
+    (unit numbers) ─▶ fetch_and_decode ─▶ Labeller (model, commit) ─▶ UnitRecord
 
 A fault of one image becomes a row with an error. A fault of the store, or of the whole unit, is reported as
 `UnitRecord.problem`, and the unit is not committed.
@@ -11,9 +11,11 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
@@ -21,7 +23,7 @@ import pyarrow as pa
 from jobs import lake, storage
 from jobs.label.manifest import parts as manifest
 from jobs.label.manifest.parts import Part
-from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_unit
+from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_images, unpack_record
 from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
 from jobs.table.schema import STATUS_OK
@@ -120,34 +122,76 @@ class PassMode:
     """Rows of Parquet files are read in a child process, because a broken file can kill the process that reads it."""
     one_image_at_a_time: bool
     """The model gets one image in each call. An image that the model fails on becomes a row with an error."""
-    units_per_actor: int
-    """How many units one actor works on at the same time."""
+    bundles_per_actor: int | None
+    """How many bundles one actor works on at the same time; None: as many as the plan says."""
+    units_fetched_ahead: int
+    """Units that are fetched while the unit before them is decoded."""
 
 
-#: the first pass. One unit has the network while the actor unpacks another one, or makes its last masks and commits it
-WHOLE_UNITS = PassMode(decode=decode_and_prepare, fetch_in_child=False, one_image_at_a_time=False, units_per_actor=2)
+#: the first pass
+WHOLE_UNITS = PassMode(
+    decode=decode_and_prepare,
+    fetch_in_child=False,
+    one_image_at_a_time=False,
+    bundles_per_actor=None,
+    units_fetched_ahead=1,
+)
 #: the second pass, for units that failed: an image that kills its process or the model's call costs no other image
-ONE_IMAGE_AT_A_TIME = PassMode(decode=decode_in_child, fetch_in_child=True, one_image_at_a_time=True, units_per_actor=1)
+ONE_IMAGE_AT_A_TIME = PassMode(
+    decode=decode_in_child,
+    fetch_in_child=True,
+    one_image_at_a_time=True,
+    bundles_per_actor=1,
+    # decoding and fetching share the child process
+    units_fetched_ahead=0,
+)
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """A unit whose bytes were fetched. `rows` are its manifest rows; both lists are empty if `record` has a problem."""
+
+    record: UnitRecord
+    rows: Sequence[Mapping[str, Any]]
+    data: Sequence[bytes | lake.Problem]
 
 
 def fetch_and_decode(
-    batch: pa.Table,
+    units: Iterable[int],
     *,
     output: Output,
     read: ReadSettings,
     mode: PassMode = WHOLE_UNITS,
-) -> pa.Table:
-    """Fetch and decode the images of one unit. `batch` is one row with `unit`; returns one row of `pack_unit`."""
-    unit = batch["unit"][0].as_py()
+) -> Iterator[pa.Table]:
+    """Fetch and decode the images of units, one after the other; yields one row of `pack_unit` for each.
+
+    The bytes of the next unit are fetched while a unit is decoded, so that the network and the CPU work at once.
+    """
+    waiting = iter(units)
+    with ThreadPoolExecutor(1, "fetch") as pool:
+
+        def fetch(count: int) -> list[Future[_Fetched]]:
+            return [pool.submit(_fetch, unit, output, read, mode) for unit in islice(waiting, count)]
+
+        ahead = fetch(1)
+        while ahead:
+            fetched = ahead.pop(0).result()
+            ahead += fetch(mode.units_fetched_ahead - len(ahead))
+            yield _decode(fetched, read, mode)
+            ahead += fetch(1 - len(ahead))
+
+
+def _fetch(unit: int, output: Output, read: ReadSettings, mode: PassMode) -> _Fetched:
     record = UnitRecord(unit)
     retry = storage.Retry()
-    images: list[UnitImage] = []
+    rows: Sequence[Mapping[str, Any]] = []
+    data: Sequence[bytes | lake.Problem] = []
     try:
         with _timed(record, "fetch"):
             part = _manifest_part(output.manifest_part(unit // UNITS_PER_PART))
             rows = manifest.rows_of_unit(part, unit).to_pylist()
             record.images = len(rows)
-            fetched = lake.fetch_rows(
+            data = lake.fetch_rows(
                 rows,
                 max_bytes=read.limits.max_bytes,
                 columns=read.columns,
@@ -155,15 +199,20 @@ def fetch_and_decode(
                 others=_some_uris(part),
                 in_child=mode.fetch_in_child,
             )
-        with _timed(record, "decode"):
-            images = [
-                _unit_image(row, data, lambda encoded: mode.decode(encoded, read.limits, read.input_size))
-                for row, data in zip(rows, fetched, strict=True)
-            ]
     except storage.TransientStorageError as error:
         record.problem, record.unreachable = str(error), True
+        rows = []
     record.retries = dict(retry.counts)
-    return pack_unit(record, images)
+    return _Fetched(record, rows, data)
+
+
+def _decode(fetched: _Fetched, read: ReadSettings, mode: PassMode) -> pa.Table:
+    with _timed(fetched.record, "decode"):
+        images = [
+            _unit_image(row, data, lambda encoded: mode.decode(encoded, read.limits, read.input_size))
+            for row, data in zip(fetched.rows, fetched.data, strict=True)
+        ]
+    return pack_unit(fetched.record, images)
 
 
 def _some_uris(part: pa.Table, most: int = 8) -> list[str]:
@@ -172,7 +221,9 @@ def _some_uris(part: pa.Table, most: int = 8) -> list[str]:
     return list(dict.fromkeys(part["uri"][row].as_py() for row in range(0, part.num_rows, step)))[:most]
 
 
-def _unit_image(row: dict[str, Any], data: bytes | lake.Problem, decode: Callable[[bytes], PreparedImage]) -> UnitImage:
+def _unit_image(
+    row: Mapping[str, Any], data: bytes | lake.Problem, decode: Callable[[bytes], PreparedImage]
+) -> UnitImage:
     image_id, uri = row["image_id"], row["uri"]
     if isinstance(data, lake.Problem):
         return UnitImage(image_id, uri, data.status, data.reason, None)
@@ -185,14 +236,23 @@ def _unit_image(row: dict[str, Any], data: bytes | lake.Problem, decode: Callabl
 class Labeller:
     """Runs the model over one unit and commits the unit's rows with a single put."""
 
-    def __init__(self, predictor: UnitPredictor, destination: Destination, mode: PassMode) -> None:
+    def __init__(
+        self,
+        predictor: UnitPredictor,
+        destination: Destination,
+        mode: PassMode,
+        turn: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        """`turn` is entered while a unit is unpacked and has the model: it limits how many do so at the same time."""
         self.predictor, self.destination, self.mode = predictor, destination, mode
+        self._turn = turn or nullcontext()
 
-    def __call__(self, batch: pa.Table) -> UnitRecord:
-        record, images = unpack_unit(batch)
+    def __call__(self, packed: pa.Table) -> UnitRecord:
+        """Label one unit, a row of `fetch_and_decode`."""
+        record = unpack_record(packed)
         if record.problem is None:
             try:
-                self._label(record, images)
+                self._label(packed, record)
             except storage.TransientStorageError as error:
                 record.problem, record.unreachable = str(error), True
             except Exception as error:
@@ -200,14 +260,11 @@ class Labeller:
                 record.problem = f"{type(error).__name__}: {error}".replace("\n", " ")[:500]
         return record
 
-    def _label(self, record: UnitRecord, images: list[UnitImage]) -> None:
-        with _timed(record, "inference"):
-            detections: list[Detections | None]
-            if self.mode.one_image_at_a_time:
-                images, detections = self._predict_one_by_one(images)
-            else:
-                found = iter(self.predictor.predict_prepared([i.prepared for i in images if i.prepared is not None]))
-                detections = [None if image.prepared is None else next(found) for image in images]
+    def _label(self, packed: pa.Table, record: UnitRecord) -> None:
+        with self._turn:
+            images = unpack_images(packed)
+            with _timed(record, "inference"):
+                images, detections = self._predict(images)
         with _timed(record, "commit"):
             retry = storage.Retry()
             rows = label_rows(images, detections, self.destination.class_names)
@@ -217,6 +274,12 @@ class Labeller:
             record.retries = dict(Counter(record.retries) + retry.counts)
         record.instances = sum(len(d.scores) for d in detections if d is not None)
         record.failures = dict(Counter(image.status for image in images if image.status != STATUS_OK))
+
+    def _predict(self, images: list[UnitImage]) -> tuple[list[UnitImage], list[Detections | None]]:
+        if self.mode.one_image_at_a_time:
+            return self._predict_one_by_one(images)
+        found = iter(self.predictor.predict_prepared([i.prepared for i in images if i.prepared is not None]))
+        return images, [None if image.prepared is None else next(found) for image in images]
 
     def _predict_one_by_one(self, images: list[UnitImage]) -> tuple[list[UnitImage], list[Detections | None]]:
         labelled: list[UnitImage] = []

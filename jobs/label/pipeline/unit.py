@@ -1,7 +1,7 @@
 """One unit on its way through the pipeline: the row that carries its pixels, and the record of its commit.
 
-A row of the Ray Data pipeline is one unit. Between decoding and the model the row carries all pixels in one uint8
-buffer. So the pixels are copied only twice: into the object store and out of it.
+A decode task sends one row a unit. The row carries all pixels in one uint8 buffer. So the pixels are copied only twice:
+into the object store and out of it.
 """
 
 from __future__ import annotations
@@ -71,9 +71,6 @@ class UnitRecord:
     def from_json(cls, text: str) -> UnitRecord:
         return cls(**json.loads(text))
 
-    def to_table(self) -> pa.Table:
-        return pa.table({"record": pa.array([self.to_json()], pa.string())})
-
 
 def pack_unit(record: UnitRecord, images: Sequence[UnitImage]) -> pa.Table:
     """One row holding the unit's images; the pixels are copied once, into one buffer."""
@@ -103,9 +100,13 @@ def pack_unit(record: UnitRecord, images: Sequence[UnitImage]) -> pa.Table:
     return pa.table([pa.array([record.unit], pa.int64()), column, pa.array([record.to_json()])], schema=_UNIT)
 
 
-def unpack_unit(row: pa.Table) -> tuple[UnitRecord, list[UnitImage]]:
-    """The inverse of `pack_unit`; the pixels are copied, because torch takes no read-only arrays (0.1 ms an image)."""
-    record = UnitRecord.from_json(row["record"][0].as_py())
+def unpack_record(row: pa.Table) -> UnitRecord:
+    """The record in a row of `pack_unit`."""
+    return UnitRecord.from_json(row["record"][0].as_py())
+
+
+def unpack_images(row: pa.Table) -> list[UnitImage]:
+    """The images in a row of `pack_unit`. The pixels are copied, as torch takes no read-only arrays (0.1 ms each)."""
     struct = row["images"].combine_chunks().flatten()
     ids, uris, states, errors, heights, widths, rows, columns = (
         struct.field(name).to_pylist()
@@ -119,7 +120,7 @@ def unpack_unit(row: pa.Table) -> tuple[UnitRecord, list[UnitImage]]:
             flat = np.frombuffer(pixels[i].as_buffer(), np.uint8).copy()
             prepared = PreparedImage(flat.reshape(rows[i], columns[i], 3), heights[i], widths[i])
         images.append(UnitImage(ids[i], uris[i], states[i], errors[i], prepared))
-    return record, images
+    return images
 
 
 def label_rows(

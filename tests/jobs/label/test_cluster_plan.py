@@ -25,9 +25,22 @@ def test_two_cpus_hold_one_actor_or_two_and_the_decoding(actors):
     assert plan.threads == 2  # the same bits, whatever the number of actors
 
 
-def test_gpus_get_an_actor_each_and_no_cpu():
-    plan = make_plan([Node(8, 2), Node(16, 0)], device="auto", actors=None)
-    assert (plan.device, plan.max_actors, plan.actor_gpus, plan.actor_cpus) == ("cuda", 2, 1.0, 0.0)
+@pytest.mark.parametrize(("cpus", "of_an_actor"), [(8, 1.0), (7, 0.0)])
+def test_gpus_get_an_actor_each_with_a_cpu_where_its_node_has_four_for_each(cpus, of_an_actor):
+    plan = make_plan([Node(cpus, 2), Node(16, 0)], device="auto", actors=None)
+    assert (plan.device, plan.max_actors, plan.actor_gpus, plan.actor_cpus) == ("cuda", 2, 1.0, of_an_actor)
+    assert plan.decode_tasks == cpus + 16 - 2 * of_an_actor
+
+
+@pytest.mark.parametrize(
+    ("nodes", "actors"), [([Node(2, 16)], None), ([Node(1, 8)], None), ([Node(2, 0), Node(1, 0)], (3, 3))]
+)
+def test_every_actor_has_a_decode_task_however_few_cpus_there_are(nodes, actors):
+    plan = make_plan(nodes, device="auto", actors=actors)
+    assert plan.decode_tasks >= plan.max_actors
+    assert plan.bundles_per_actor >= 2
+    cpus = sum(node.cpus for node in nodes)
+    assert plan.max_actors * plan.actor_cpus + plan.decode_tasks * plan.decode_cpus <= cpus + 1e-9
 
 
 def test_what_cannot_be_scheduled_is_refused_at_once():
@@ -48,7 +61,7 @@ GROUPS = [NodeGroup(Node(16, 0), most=16), NodeGroup(Node(8, 1), most=8)]
 def test_a_plan_is_made_for_all_that_the_autoscaler_may_bring(device, standing):
     plan = make_plan(standing, device=device, actors=None, groups=GROUPS)
     assert (plan.device, plan.min_actors, plan.max_actors, plan.grows) == ("cuda", 1, 8, True)
-    assert plan.decode_tasks == 16 * 16 + 8 * 8
+    assert plan.decode_tasks == 16 * 16 + 8 * (8 - 1)
 
 
 def test_the_range_that_was_asked_for_ends_where_the_autoscaler_does():
@@ -72,7 +85,7 @@ def test_cpus_that_may_come_are_planned_for():
 
 def test_a_cluster_without_a_cpu_grows_to_what_was_asked_for_where_no_maxima_can_be_read():
     plan = make_plan([Node(0, 0)], device="cuda", actors=(1, 8))
-    assert (plan.min_actors, plan.max_actors, plan.decode_tasks, plan.grows) == (1, 8, 128, True)
+    assert (plan.min_actors, plan.max_actors, plan.decode_tasks, plan.grows) == (1, 8, 120, True)
 
 
 def test_what_no_growth_brings_is_refused():

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_unit
+from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_images, unpack_record
 from jobs.table.schema import LABELS
 from yolact.images.prepare import PreparedImage
 from yolact.inference.detections import Detections
@@ -33,9 +33,8 @@ def test_a_unit_comes_back_as_it_was_packed():
     assert packed.num_rows == 1
     # as Ray hands it on: sliced out of a larger table
     table = pa.concat_tables([packed, packed, packed]).slice(1, 1)
-    got, unpacked = unpack_unit(table)
-    assert got == record
-    for image, expected in zip(unpacked, images(), strict=True):
+    assert unpack_record(table) == record
+    for image, expected in zip(unpack_images(table), images(), strict=True):
         assert (image.image_id, image.uri, image.status) == (expected.image_id, expected.uri, expected.status)
         assert image.error == expected.error
         assert (image.prepared is None) == (expected.prepared is None)
@@ -46,7 +45,8 @@ def test_a_unit_comes_back_as_it_was_packed():
 
 def test_a_unit_without_images_can_travel():
     record = UnitRecord(7, problem="the store did not answer", unreachable=True)
-    assert unpack_unit(pack_unit(record, [])) == (record, [])
+    packed = pack_unit(record, [])
+    assert (unpack_record(packed), unpack_images(packed)) == (record, [])
 
 
 def detections(count: int, mask_scores: bool) -> Detections:
