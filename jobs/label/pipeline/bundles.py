@@ -25,7 +25,7 @@ class MissingUnits:
         self._missing = {part.number: np.ones(part.units, np.bool_) for part in parts}
         for unit in staged:
             part, index = divmod(unit, UNITS_PER_PART)
-            if part in self._missing and index < len(self._missing[part]):
+            if unit in self:
                 self._missing[part][index] = False
         self._counts = {number: int(units.sum()) for number, units in self._missing.items()}
         self._total = sum(self._counts.values())
@@ -40,7 +40,7 @@ class MissingUnits:
 
     def __contains__(self, unit: int) -> bool:
         part, index = divmod(unit, UNITS_PER_PART)
-        return part in self._missing and bool(self._missing[part][index])
+        return part in self._missing and index < len(self._missing[part]) and bool(self._missing[part][index])
 
     def of_part(self, number: int) -> list[int]:
         """The missing units of one part, ascending."""
