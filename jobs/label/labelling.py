@@ -193,7 +193,7 @@ class LabelRun:
             plan,
         )
         backlog = Backlog.of(self.output, indexed.parts)
-        publisher = Publisher(self.output, metadata, self.lease.for_workers)
+        publisher = Publisher(self.output, metadata, self.lease.for_workers, most=plan.max_actors)
         begin = time.monotonic()
         with (
             LabelProgress(backlog.images, backlog.done) as progress,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,8 @@ from yolact.coco.checks import rle_fault
 
 _GLOB = re.compile(r"[*?[]")
 
+#: footers that are read at the same time
+_READERS = 16
 #: rows decoded at a time: about 10 MB where each has 100 instances of a large image
 BATCH_ROWS = 256
 
@@ -155,10 +158,10 @@ class LabelTable:
         """Cut the table into pieces of whole row groups, about `rows_per_piece` rows each. Reads only file footers."""
         pieces: list[Piece] = []
         first_row = 0
-        for uri in self.files:
+        for uri, sizes in zip(self.files, _all_row_group_sizes(self.files), strict=True):
             groups: list[int] = []
             rows = 0
-            for group, group_rows in enumerate(_row_group_sizes(uri)):
+            for group, group_rows in enumerate(sizes):
                 groups.append(group)
                 rows += group_rows
                 if rows >= rows_per_piece:
@@ -243,6 +246,12 @@ def rows_of_batch(batch: pa.RecordBatch) -> Iterator[LabelRow]:
             for index, found in enumerate(row["instances"] or ())
         )
         yield LabelRow(row["image_id"], row["uri"], row["status"], row["error"], row["height"], row["width"], instances)
+
+
+def _all_row_group_sizes(files: Sequence[str]) -> Iterator[list[int]]:
+    """`_row_group_sizes` of each file in order. A footer is a request or two, so several are read at the same time."""
+    with ThreadPoolExecutor(min(_READERS, max(1, len(files)))) as pool:
+        yield from pool.map(_row_group_sizes, files)
 
 
 def _row_group_sizes(uri: str) -> list[int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 _UNITS_AHEAD = 2
 #: how often the decode task of a bundle is started again after it died, before the unit it was at is left out
 _RETRIES_AFTER_A_CRASH = 2
-#: one unit has the network while the actor unpacks another one, or makes its last masks
-_UNITS_IN_TURN = 2
+#: one unit has the network while the actor unpacks another one, or makes its last masks. These threads last as long as
+#: the actor, because on a GPU each thread records CUDA graphs of its own
+_MODEL_THREADS = 2
 #: records are sent to the driver at most this often
 _TELL_SECONDS = 1.0
 
@@ -72,14 +73,14 @@ class ModelActor:
         # the process of the first decode task starts while the model is loaded
         start_decoder.options(num_cpus=pipeline.plan.decode_cpus).remote()
         self._predictor = pipeline.make_predictor(pipeline.plan.threads)
-        self._turn = threading.Semaphore(_UNITS_IN_TURN)
+        self._threads = ThreadPoolExecutor(_MODEL_THREADS, "model")
 
     def ready(self) -> None:
         """Return once the model is loaded."""
 
     def label(self, units: Sequence[int], mode: PassMode) -> Iterator[list[UnitRecord]]:
         """Label the units of one bundle and yield the records of all of them, each once, as they come."""
-        labeller = Labeller(self._predictor, self._pipeline.destination, mode, self._turn)
+        labeller = Labeller(self._predictor, self._pipeline.destination, mode, self._threads)
         records: list[UnitRecord] = []
         told = time.monotonic()
         for packed in self._decoded(list(units), mode):

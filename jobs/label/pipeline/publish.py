@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -29,18 +29,24 @@ from jobs.table import parquet as tables
 from jobs.table.output import Output
 from jobs.table.schema import LABELS, STATUS_OK
 
-_PUBLISHING_AT_ONCE = 2
+#: parts that are published at the same time where no more of them wait
+_AT_ONCE = 2
 
 
 class Publisher:
-    """Publishes parts by Ray tasks, a few at a time, while the pipeline goes on. `unreachable` are its failures."""
+    """Publishes parts by Ray tasks while the pipeline goes on. `unreachable` are its failures.
 
-    def __init__(self, output: Output, metadata: dict[str, str], fence: Fence) -> None:
+    Two parts are published at the same time, and one more for every two that wait, up to `most`: a part takes seconds
+    on an object store, and a fleet may fill one every second.
+    """
+
+    def __init__(self, output: Output, metadata: dict[str, str], fence: Fence, most: int = _AT_ONCE) -> None:
         """`metadata` goes into every file; `fence` travels to the tasks."""
         self._output, self._metadata, self._fence = output, metadata, fence
+        self._most = max(_AT_ONCE, most)
         # no CPU of its own: it waits for the store, and must run while the pipeline holds every CPU
         self._publish = ray.remote(publish_part).options(num_cpus=0, max_retries=3)
-        self._waiting: list[Part] = []
+        self._waiting: deque[Part] = deque()
         self._running: dict[ray.ObjectRef, Part] = {}
         self.unreachable: list[str] = []
 
@@ -50,8 +56,8 @@ class Publisher:
         self._fill()
 
     def _fill(self) -> None:
-        while self._waiting and len(self._running) < _PUBLISHING_AT_ONCE:
-            part = self._waiting.pop(0)
+        while self._waiting and len(self._running) < min(self._most, _AT_ONCE + len(self._waiting) // 2):
+            part = self._waiting.popleft()
             self._running[self._publish.remote(self._output, part, self._metadata, self._fence)] = part
 
     def poll(self, timeout: float | None = 0) -> None:

@@ -12,8 +12,8 @@ import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
@@ -241,11 +241,11 @@ class Labeller:
         predictor: UnitPredictor,
         destination: Destination,
         mode: PassMode,
-        turn: AbstractContextManager[Any] | None = None,
+        threads: Executor | None = None,
     ) -> None:
-        """`turn` is entered while a unit is unpacked and has the model: it limits how many do so at the same time."""
+        """`threads` unpack units and have the model; without them the caller's thread does so."""
         self.predictor, self.destination, self.mode = predictor, destination, mode
-        self._turn = turn or nullcontext()
+        self._threads = threads
 
     def __call__(self, packed: pa.Table) -> UnitRecord:
         """Label one unit, a row of `fetch_and_decode`."""
@@ -261,10 +261,10 @@ class Labeller:
         return record
 
     def _label(self, packed: pa.Table, record: UnitRecord) -> None:
-        with self._turn:
-            images = unpack_images(packed)
-            with _timed(record, "inference"):
-                images, detections = self._predict(images)
+        if self._threads is None:
+            images, detections = self._detect(packed, record)
+        else:
+            images, detections = self._threads.submit(self._detect, packed, record).result()
         with _timed(record, "commit"):
             retry = storage.Retry()
             rows = label_rows(images, detections, self.destination.class_names)
@@ -274,6 +274,11 @@ class Labeller:
             record.retries = dict(Counter(record.retries) + retry.counts)
         record.instances = sum(len(d.scores) for d in detections if d is not None)
         record.failures = dict(Counter(image.status for image in images if image.status != STATUS_OK))
+
+    def _detect(self, packed: pa.Table, record: UnitRecord) -> tuple[list[UnitImage], list[Detections | None]]:
+        images = unpack_images(packed)
+        with _timed(record, "inference"):
+            return self._predict(images)
 
     def _predict(self, images: list[UnitImage]) -> tuple[list[UnitImage], list[Detections | None]]:
         if self.mode.one_image_at_a_time:
