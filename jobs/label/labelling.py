@@ -15,7 +15,14 @@ from jobs.label.books import balance, can_run_again, closed_entry, describe_miss
 from jobs.label.engine import device_for, predictor_settings, settle_engine
 from jobs.label.fence import TAKEN_OVER
 from jobs.label.lease import Lease
-from jobs.label.manifest.indexing import Indexing, add_generation
+from jobs.label.manifest.growth import Growth
+from jobs.label.manifest.indexing import (
+    Indexing,
+    IndexTasks,
+    add_generation,
+    cut_sources,
+    report_passed_over,
+)
 from jobs.label.manifest.listing import LakeState, compare, listing_digest, parts_digest, report_changed
 from jobs.label.manifest.mending import mend
 from jobs.label.manifest.parts import Generation, Part, Sizes, all_parts, read_generations, remove_strays
@@ -30,8 +37,8 @@ from jobs.label.pipeline.stages import Destination, IndexedLake, InputLimits, Re
 from jobs.label.plan import Plan, make_plan
 from jobs.label.record_file import RecordWriter
 from jobs.label.run_end import RunEnd
-from jobs.lake import ParquetColumns, Source
-from jobs.runtime.cluster import alive_nodes, free_resources, node_groups
+from jobs.lake import ParquetColumns, PassedOver, Source
+from jobs.runtime.cluster import Node, alive_nodes, free_resources, node_groups
 from jobs.runtime.errors import EXIT_FAILED, EXIT_RUN_AGAIN, JobError, exit_code_for_failures
 from jobs.runtime.metrics import JobMetrics
 from jobs.runtime.model_source import ModelSource
@@ -98,7 +105,8 @@ class LabelRun:
                 log.warning("%s", busy)
             self._begin(plan, settle_engine(self.config, self.record, plan, nodes))
             generations = self._prepare_manifest(generations, state, relabel)
-            return self._label(model, generations, plan)
+            with self._index(generations, state.new, nodes) as growth:
+                return self._label(model, growth, plan)
 
     def _prepare_manifest(
         self, seen: Sequence[Generation], state: LakeState, relabel: list[Source]
@@ -110,8 +118,7 @@ class LabelRun:
         generations = remove_strays(self.output, self.lease)
         if [generation.version for generation in generations] != [generation.version for generation in seen]:
             raise JobError(TAKEN_OVER)
-        sizes = Sizes(self.config.images_per_part, self.config.images_per_unit)
-        indexing = Indexing(self.output, sizes, self._columns, self.lease, self.config.limit)
+        indexing = self._indexing()
         nothing_left = not (state.new or relabel) and self._published(generations)
         if nothing_left or not all(generation.ids_checked for generation in generations):
             generations = mend(self.output, generations, indexing.sizes, self.lease)
@@ -120,10 +127,35 @@ class LabelRun:
             generations = replace_changed(indexing, generations, relabel)
         elif state.changed:
             report_changed(state.changed)
-        if state.new:
-            log.info("indexing %s new objects", f"{len(state.new):,}")
-            generations.append(add_generation(indexing, generations, state.new))
         return generations
+
+    def _indexing(self) -> Indexing:
+        sizes = Sizes(self.config.images_per_part, self.config.images_per_unit)
+        return Indexing(self.output, sizes, self._columns, self.lease, self.config.limit)
+
+    def _index(self, generations: list[Generation], new: Sequence[Source], nodes: Sequence[Node]) -> Growth:
+        """Index the first of the new objects; the others are indexed within the `with` block of what is returned."""
+        if not new:
+            return Growth(self._indexing(), generations, [])
+        log.info("indexing %s new objects", f"{len(new):,}")
+        images = sum(part.images for part in all_parts(generations))
+        # an int8 network is calibrated on a sample of the whole lake
+        chunks = [new] if self.record.precision == "int8" else list(cut_sources(new, images))
+        first = add_generation(self._indexing(), generations, chunks[0])
+        # while the model's actors and decoding hold all CPUs
+        at_once = max(2, int(sum(node.cpus for node in nodes)))
+        beside = dataclasses.replace(self._indexing(), tasks=IndexTasks(at_once, cpus=0))
+        growth = Growth(beside, [*generations, first.generation], chunks[1:], first.passed_over)
+        if len(chunks) == 1:
+            # nothing to label is told before the model's actors start
+            self._end_of_indexing(growth)
+        return growth
+
+    def _end_of_indexing(self, growth: Growth) -> None:
+        """Tell what was passed over, once, and remove the index of sources that are not in the lake any more."""
+        passed_over, growth.passed_over = PassedOver.together(growth.passed_over), []
+        report_passed_over(passed_over, found_any=bool(all_parts(growth.generations)))
+        self.lease.delete([entry.uri for entry in storage.list_objects(self.output.index)])
 
     def _published(self, generations: Sequence[Generation]) -> bool:
         return {part.number for part in all_parts(generations)} <= self.output.published_parts()
@@ -168,10 +200,10 @@ class LabelRun:
     def _columns(self) -> ParquetColumns:
         return ParquetColumns(self.config.image_column, self.config.id_column)
 
-    def _label(self, model: Yolact, generations: Sequence[Generation], plan: Plan) -> RunEnd:
+    def _label(self, model: Yolact, growth: Growth, plan: Plan) -> RunEnd:
         limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
         read = ReadSettings(limits, self._columns, self.model.config.input_size)
-        indexed = IndexedLake(self.output, tuple(all_parts(generations)), read)
+        indexed = IndexedLake(self.output, growth.parts_before, read)
         settings = predictor_settings(
             self.config,
             self.record,
@@ -199,7 +231,7 @@ class LabelRun:
             LabelProgress(backlog.images, backlog.done) as progress,
             ModelPool(pipeline, units_per_bundle(indexed.parts)) as pool,
         ):
-            passes = Passes(pool, backlog, publisher, progress, self.lease)
+            passes = Passes(pool, backlog, publisher, progress, self.lease, growth)
             # every actor's first unit holds its start
             passes.totals.warm_up = plan.max_actors
             missing = passes.run()
@@ -210,7 +242,8 @@ class LabelRun:
             self._write(status="incomplete", runs=runs)
             code = EXIT_RUN_AGAIN if can_run_again(missing, passes) else EXIT_FAILED
             return RunEnd(code, complaint=describe_missing(missing, passes, publisher.unreachable))
-        return self._finish(indexed.parts, passes.totals, entry, runs)
+        self._end_of_indexing(growth)
+        return self._finish(all_parts(growth.generations), passes.totals, entry, runs)
 
     def _finish(self, parts: Sequence[Part], totals: Totals, entry: RunEntry, runs: tuple[RunEntry, ...]) -> RunEnd:
         """Balance the books and put the marker. Raises `JobError` where they do not balance."""

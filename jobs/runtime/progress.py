@@ -65,6 +65,12 @@ class LabelProgress:
         if self._bar is not None:
             self._bar.update(self._task, completed=done, rate=f"{self._rate():.1f} images/s", notes=notes)
 
+    def add_total(self, images: int) -> None:
+        """Note that there are more images than was known at the start."""
+        self._total += images
+        if images and self._bar is not None:
+            self._bar.update(self._task, total=self._total)
+
     def _rate(self) -> float:
         return (self._done - self._already) / max(time.monotonic() - self._start, 1e-9)
 

@@ -31,6 +31,7 @@ from support.models import save_tiny_checkpoint
 from support.s3_server import S3Server
 
 from jobs.label import lease, run
+from jobs.label.manifest import indexing
 from jobs.label.options import LabelConfig
 from jobs.runtime.errors import JobError
 
@@ -118,6 +119,9 @@ def stage(s3, tmp_path_factory, fault_report) -> Iterator[Stage]:
         environment.setenv("YOLACT_TEST_LEASE", ":".join(map(str, LEASE)))
         for name, seconds in zip(("RENEW_SECONDS", "LOST_SECONDS", "TIMEOUT_SECONDS"), LEASE, strict=True):
             environment.setattr(lease, name, seconds)
+        # the lake is indexed while it is labelled, shard by shard
+        environment.setenv("YOLACT_TEST_FIRST", "1")
+        environment.setattr(indexing, "FIRST_IMAGES", 1)
         environment.setenv("RAY_worker_niceness", "0")
         # worker processes that one cell leaves idle serve the next
         environment.setenv("RAY_prestart_worker_first_driver", "0")

@@ -1,7 +1,10 @@
-"""From the lake's listing to a manifest: Ray tasks index the new sources, which are appended as one generation.
+"""From the lake's listing to a manifest: Ray tasks index new sources, which are appended as a generation.
 
 Until the generation is complete, the index of each shard is a separate object. So an interrupted indexing continues
 where it stopped. The object of the generation is written last and makes the generation final.
+
+A large lake becomes several generations, each as large as all before it: the images of one are labelled while the next
+one is indexed (`jobs.label.manifest.growth`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 
+import numpy as np
 import pyarrow as pa
 import ray
 
@@ -26,8 +30,19 @@ from jobs.table.output import Output
 
 log = logging.getLogger(__name__)
 
-_IN_FLIGHT = 32
 _IMAGES_AT_ONCE = 65_536
+#: images of the first generation of a large lake, so that the first labels come soon
+FIRST_IMAGES = 65_536
+#: an image's bytes in a shard, to guess how many images it holds
+_BYTES_PER_IMAGE = 150_000
+
+
+@dataclass(frozen=True)
+class IndexTasks:
+    """How shards are indexed by Ray tasks: how many at the same time, and the CPUs that each one reserves."""
+
+    at_once: int = 32
+    cpus: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,9 +55,18 @@ class Indexing:
     fence: Fence
     limit: int | None = None
     """most images of the whole manifest; None for the whole lake"""
+    tasks: IndexTasks = IndexTasks()
 
 
-def add_generation(indexing: Indexing, generations: Sequence[Generation], new: Sequence[Source]) -> Generation:
+@dataclass(frozen=True)
+class Added:
+    """A new generation, and what its shards hold besides images."""
+
+    generation: Generation
+    passed_over: lake.PassedOver
+
+
+def add_generation(indexing: Indexing, generations: Sequence[Generation], new: Sequence[Source]) -> Added:
     """Index `new` and append it to the manifest.
 
     Raises `storage.TransientStorageError`, `UsageError`, and `JobError` where another driver took over.
@@ -51,7 +75,7 @@ def add_generation(indexing: Indexing, generations: Sequence[Generation], new: S
     known = manifest.all_parts(generations)
     first_part = manifest.next_part_number(generations)
     passed_over: list[lake.PassedOver] = []
-    groups = list_groups(output, new, indexing.columns, passed_over)
+    groups = list_groups(indexing, new, passed_over)
     if limit is not None:
         groups = _first_rows(groups, limit - sum(part.images for part in known))
     if sizes.images_per_unit is None:
@@ -68,14 +92,13 @@ def add_generation(indexing: Indexing, generations: Sequence[Generation], new: S
     ):
         manifest.write_part(output, part, table, fence)
         parts.append(part)
-    _report_passed_over(lake.PassedOver.together(passed_over), found_any=bool(parts or generations))
     generation = Generation(len(generations), source_table(new), tuple(parts), next_part=first_part)
     manifest.complete_generation(output, generation, known, fence, fresh={part.number for part in parts})
-    fence.delete([entry.uri for entry in storage.list_objects(output.index)])
-    return generation
+    fence.delete([index_uri(output, source) for source in new if source.kind != "image"])
+    return Added(generation, lake.PassedOver.together(passed_over))
 
 
-def _report_passed_over(passed_over: lake.PassedOver, *, found_any: bool) -> None:
+def report_passed_over(passed_over: lake.PassedOver, *, found_any: bool) -> None:
     """Log which members of shards were passed over. Raises `UsageError` if the lake holds nothing else."""
     if not passed_over.counts:
         return
@@ -84,23 +107,40 @@ def _report_passed_over(passed_over: lake.PassedOver, *, found_any: bool) -> Non
     log.warning("passed over in shards: %s", passed_over.describe())
 
 
+def cut_sources(sources: Sequence[Source], known_images: int) -> Iterator[Sequence[Source]]:
+    """Cut new sources into generations: `FIRST_IMAGES` images or so, then each as many as there were before it.
+
+    `known_images` is the number of images in the manifest. What is left joins the last one if it is smaller than that.
+    """
+    guesses = np.cumsum([_expected_images(source) for source in sources])
+    start, before = 0, 0
+    while start < len(sources):
+        size = max(FIRST_IMAGES, known_images + before)
+        end = int(np.searchsorted(guesses, before + size)) + 1
+        if end >= len(sources) or guesses[-1] - guesses[end - 1] < size:
+            end = len(sources)
+        yield sources[start:end]
+        start, before = end, int(guesses[end - 1])
+
+
+def _expected_images(source: Source) -> int:
+    return 1 if source.kind == "image" else max(1, source.size // _BYTES_PER_IMAGE)
+
+
 def source_table(sources: Sequence[Source]) -> pa.Table:
     return SourceTable.of(sources).table.cast(manifest.SOURCES)
 
 
 def list_groups(
-    output: Output,
-    sources: Sequence[Source],
-    columns: lake.ParquetColumns,
-    passed_over: list[lake.PassedOver] | None = None,
+    indexing: Indexing, sources: Sequence[Source], passed_over: list[lake.PassedOver] | None = None
 ) -> Iterator[pa.Table]:
     """Manifest rows in the order of `sources`: one table for each shard, and tables of loose images.
 
     `passed_over` gets, for each shard, the count of members that give no rows.
     """
     shards = [source for source in sources if source.kind != "image"]
-    done = {entry.uri for entry in storage.list_objects(output.index)} if shards else set()
-    indexed = _index_shards(output, shards, done, columns)
+    done = {entry.uri for entry in storage.list_objects(indexing.output.index)} if shards else set()
+    indexed = _index_shards(indexing, shards, done)
     for loose, run in groupby(sources, lambda source: source.kind == "image"):
         if loose:
             while chunk := list(islice(run, _IMAGES_AT_ONCE)):
@@ -119,19 +159,20 @@ def index_uri(output: Output, shard: Source) -> str:
     return output.shard_index(name)
 
 
-def _index_shards(
-    output: Output, shards: Sequence[Source], done: set[str], columns: lake.ParquetColumns
-) -> Iterator[str]:
+def _index_shards(indexing: Indexing, shards: Sequence[Source], done: set[str]) -> Iterator[str]:
     """The uri of each shard's index, in order. A limited number of tasks runs ahead of the reader."""
+    output, columns, tasks = indexing.output, indexing.columns, indexing.tasks
     waiting = iter(shards)
     ahead: list[tuple[Source, str, ray.ObjectRef | None]] = []
-    index = ray.remote(_index_shard).options(max_retries=2)
+    # over all nodes: without a CPU of their own, all of them would run where the driver is
+    spread = {"scheduling_strategy": "SPREAD"} if tasks.cpus == 0 else {}
+    index = ray.remote(_index_shard).options(max_retries=2, num_cpus=tasks.cpus, **spread)
 
     def submit(shard: Source) -> tuple[Source, str, ray.ObjectRef | None]:
         uri = index_uri(output, shard)
         return shard, uri, None if uri in done else index.remote(shard, uri, columns)
 
-    ahead += [submit(shard) for shard in islice(waiting, _IN_FLIGHT)]
+    ahead += [submit(shard) for shard in islice(waiting, tasks.at_once)]
     while ahead:
         shard, uri, task = ahead.pop(0)
         if task is not None:

@@ -32,7 +32,7 @@ def replace_changed(
     Raises what indexing raises.
     """
     output, fence = indexing.output, indexing.fence
-    fresh = _rows_by_uri(list_groups(output, changed, indexing.columns), changed)
+    fresh = _rows_by_uri(list_groups(indexing, changed), changed)
     fresh_sources = {source.uri: source for source in changed}
     writer = PartWriter(output, indexing.sizes, manifest.next_part_number(generations), fence)
     replaced: list[Generation] = []

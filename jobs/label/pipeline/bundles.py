@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,22 +21,31 @@ _RETRIES_AFTER_A_DEATH = 2
 class MissingUnits:
     """Which units of some parts are not committed: one byte a unit, 16 MB for a billion images."""
 
-    def __init__(self, parts: Sequence[Part], staged: Collection[int]) -> None:
+    def __init__(self, parts: Iterable[Part], staged: Collection[int]) -> None:
         """`staged` are the units that are committed; those of other parts are ignored."""
-        self._missing = {part.number: np.ones(part.units, np.bool_) for part in parts}
+        self.parts: list[int] = []
+        """numbers of all parts, in the order in which they came"""
+        self._missing: dict[int, np.ndarray] = {}
+        self._counts: dict[int, int] = {}
+        self._total = 0
+        self.add(parts, staged)
+
+    def add(self, parts: Iterable[Part], staged: Collection[int] = ()) -> None:
+        """Take in more parts, which nobody has begun apart from `staged`."""
+        for part in parts:
+            self.parts.append(part.number)
+            self._missing[part.number] = np.ones(part.units, np.bool_)
+            self._counts[part.number] = part.units
+            self._total += part.units
         for unit in staged:
-            part, index = divmod(unit, UNITS_PER_PART)
-            if unit in self:
-                self._missing[part][index] = False
-        self._counts = {number: int(units.sum()) for number, units in self._missing.items()}
-        self._total = sum(self._counts.values())
+            self.remove(unit)
 
     def __len__(self) -> int:
         return self._total
 
     def __iter__(self) -> Iterator[int]:
-        """The missing units in ascending order of their parts; each part is looked at when its turn comes."""
-        for number in self._missing:
+        """The missing units in the order of their parts; each part is looked at when its turn comes."""
+        for number in self.parts:
             yield from self.of_part(number)
 
     def __contains__(self, unit: int) -> bool:
@@ -46,16 +56,12 @@ class MissingUnits:
         """The missing units of one part, ascending."""
         return [number * UNITS_PER_PART + index for index in np.flatnonzero(self._missing[number]).tolist()]
 
-    def parts(self) -> list[int]:
-        """Numbers of all parts, in the given order."""
-        return list(self._missing)
-
     def left_in(self, number: int) -> int:
         """How many units of a part are missing."""
         return self._counts[number]
 
     def remove(self, unit: int) -> bool:
-        """Note that `unit` is committed. False if that was known."""
+        """Note that `unit` is committed. False if that was known, or if the unit is in none of the parts."""
         if unit not in self:
             return False
         part, index = divmod(unit, UNITS_PER_PART)
@@ -73,43 +79,50 @@ class Bundle:
 
 
 class Bundles:
-    """Hands out missing units as bundles, and units again whose actor died.
+    """Hands out missing units as bundles, and units again whose actor died. Parts may be added meanwhile.
 
-    A bundle has `units_per_bundle` units. Towards the end bundles become smaller: each takes a `2 * at_once`-th of what
-    is left, so that all who label end at about the same time.
+    A bundle has `units_per_bundle` units. Towards the end bundles become smaller: each takes at most half of an equal
+    share of what is left, so that all who label end at about the same time.
     """
 
     def __init__(self, missing: MissingUnits, units_per_bundle: int, at_once: int) -> None:
         """`at_once` bundles are worked on at the same time."""
-        self._left = len(missing)
-        self._cut = self._cut_all(missing, units_per_bundle, at_once)
+        self._missing, self._most, self._at_once = missing, units_per_bundle, at_once
+        self._parts_begun = 0
+        self._of_this_part: list[int] = []
         self._again: list[Bundle] = []
         self._deaths: Counter[int] = Counter()
 
-    @property
-    def left(self) -> int:
-        """How many units are not handed out."""
-        return self._left + len(self._again)
-
     def take(self) -> Bundle | None:
-        """The next bundle; None if none is left, until units come back."""
-        return self._again.pop() if self._again else next(self._cut, None)
+        """The next bundle; None if there is none now, until units come back or parts are added."""
+        if not self.any_now():
+            return None
+        if self._again:
+            return self._again.pop()
+        size = max(1, min(self._most, self._left() // (2 * self._at_once)))
+        units, self._of_this_part = self._of_this_part[:size], self._of_this_part[size:]
+        return Bundle(tuple(units))
+
+    def any_now(self) -> bool:
+        """Whether `take` would give a bundle."""
+        while not self._of_this_part and self._parts_begun < len(self._missing.parts):
+            self._of_this_part = self._missing.of_part(self._missing.parts[self._parts_begun])
+            self._parts_begun += 1
+        return bool(self._again or self._of_this_part)
+
+    def _left(self) -> int:
+        """How many units are not handed out; no more are counted than make a difference."""
+        left = len(self._of_this_part)
+        for number in itertools.islice(self._missing.parts, self._parts_begun, None):
+            if left >= 2 * self._at_once * self._most:
+                break
+            left += self._missing.left_in(number)
+        return left
 
     def give_back(self, units: Collection[int]) -> None:
         """Take back `units` whose actor died. They are handed out again one by one, so that one costs no other."""
         self._deaths.update(units)
         self._again += [Bundle((unit,)) for unit in units if self._deaths[unit] <= _RETRIES_AFTER_A_DEATH]
-
-    def _cut_all(self, missing: MissingUnits, units_per_bundle: int, at_once: int) -> Iterator[Bundle]:
-        for number in missing.parts():
-            units = missing.of_part(number)
-            while units:
-                size = max(1, min(units_per_bundle, self._left // (2 * at_once)))
-                bundle, units = Bundle(tuple(units[:size])), units[size:]
-                self._left -= len(bundle.units)
-                yield bundle
-        # units that were committed meanwhile are not handed out
-        self._left = 0
 
 
 def units_per_bundle(parts: Collection[Part]) -> int:

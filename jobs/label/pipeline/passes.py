@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jobs.label.fence import Fence
+from jobs.label.manifest.growth import Growth
 from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.bundles import MissingUnits
 from jobs.label.pipeline.pool import ModelPool
@@ -95,9 +96,17 @@ class Passes:
     """Labels and publishes the parts of a backlog."""
 
     def __init__(
-        self, pool: ModelPool, backlog: Backlog, publisher: Publisher, progress: LabelProgress, fence: Fence
+        self,
+        pool: ModelPool,
+        backlog: Backlog,
+        publisher: Publisher,
+        progress: LabelProgress,
+        fence: Fence,
+        growth: Growth | None = None,
     ) -> None:
+        """`growth` adds parts to the backlog while the first pass is under way."""
         self._pool, self._publisher, self._progress, self._fence = pool, publisher, progress, fence
+        self._growth = growth
         self._parts = {part.number: part for part in backlog.parts}
         self._missing = MissingUnits(backlog.parts, backlog.staged)
         self._done = backlog.done
@@ -116,6 +125,16 @@ class Passes:
             self.store_answered = self._pass(ONE_IMAGE_AT_A_TIME)
         self._publisher.drain()
         return sorted(self._missing)
+
+    def _grow(self) -> bool:
+        """Take in parts that were indexed meanwhile. Returns whether more may come."""
+        if self._growth is None:
+            return False
+        parts, growing = self._growth.take()
+        self._parts.update((part.number, part) for part in parts)
+        self._missing.add(parts)
+        self._progress.add_total(sum(part.images for part in parts))
+        return growing
 
     def images_in(self, units: Sequence[int]) -> int:
         """How many images `units` hold, from the manifest."""
@@ -136,7 +155,7 @@ class Passes:
         in_a_row = 0
         # a short outage fails every unit that is being fetched at that time, and their records arrive in a row
         enough = max(_UNREACHABLE_IN_A_ROW, 2 * self._pool.units_at_once)
-        for record in self._pool.run(self._missing, mode):
+        for record in self._pool.run(self._missing, mode, self._grow):
             self._fence.check()
             if record.problem is None:
                 in_a_row = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import ray
 
 from jobs.label.pipeline.actor import ModelActor, Pipeline, last_line
-from jobs.label.pipeline.bundles import Bundle, Bundles, MissingUnits
+from jobs.label.pipeline.bundles import Bundles, MissingUnits
 from jobs.label.pipeline.stages import PassMode
 from jobs.label.pipeline.unit import UnitRecord
 from jobs.runtime.errors import JobError
@@ -84,20 +84,28 @@ class ModelPool:
         """How many units are fetched and decoded at the same time, at most."""
         return self._pipeline.plan.decode_tasks
 
-    def run(self, missing: MissingUnits, mode: PassMode) -> Iterator[UnitRecord]:
+    def run(self, missing: MissingUnits, mode: PassMode, grow: Callable[[], bool]) -> Iterator[UnitRecord]:
         """Label the missing units and yield their records. A unit whose actor died each time yields none.
 
-        The caller may remove units from `missing` meanwhile. Raises `JobError` where no actor can go on.
+        The caller may remove units from `missing` meanwhile. `grow` is called often; it may add parts to `missing`, and
+        returns whether more may come. Raises `JobError` where no actor can go on.
         """
         plan = self._pipeline.plan
         each = mode.bundles_per_actor or plan.bundles_per_actor
         most = self._units_per_bundle if mode.bundles_per_actor is None else 1
         bundles = Bundles(missing, most, at_once=each * plan.max_actors)
-        while len(self._members) < min(plan.max_actors, len(missing)):
-            self._members.append(self._new_member())
         self._progress = time.monotonic()
-        while self._deal(bundles, each, mode):
+        while True:
+            growing = grow()
+            while len(self._members) < min(plan.max_actors, len(missing)):
+                self._members.append(self._new_member())
+            self._deal(bundles, each, mode)
+            if not (self._calls or growing or bundles.any_now()):
+                return
             yield from self._gather(bundles)
+            if growing and not self._calls:
+                # it is the lake that is waited for
+                self._progress = time.monotonic()
 
     def _new_member(self) -> _Member:
         plan = self._pipeline.plan
@@ -112,27 +120,27 @@ class ModelPool:
         )
         return _Member(actor, actor.ready.remote())
 
-    def _deal(self, bundles: Bundles, each: int, mode: PassMode) -> bool:
-        """Give every started actor up to `each` bundles, in turns. Returns False when all units have their end."""
+    def _deal(self, bundles: Bundles, each: int, mode: PassMode) -> None:
+        """Give every started actor up to `each` bundles, in turns."""
         waiting = [member for member in self._members if member.starting is None and len(member.calls) < each]
-        bundle: Bundle | None = None
         while waiting:
             for member in waiting:
-                if (bundle := bundles.take()) is None:
-                    break
+                bundle = bundles.take()
+                if bundle is None:
+                    return
                 records = member.actor.label.options(num_returns="streaming").remote(bundle.units, mode)
                 call = _Call(member, records, set(bundle.units))
                 member.calls.append(call)
                 self._calls[records] = call
-            if bundle is None:
-                break
             waiting = [member for member in waiting if len(member.calls) < each]
-        return bool(self._calls) or bundles.left > 0
 
     def _gather(self, bundles: Bundles) -> Iterator[UnitRecord]:
         """Wait a moment and take in what has come: records, actors that started, actors that died."""
         starting = {member.starting: member for member in self._members if member.starting is not None}
         waiting = [*starting, *self._calls]
+        if not waiting:
+            time.sleep(_GATHER_SECONDS)
+            return
         ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=_GATHER_SECONDS)
         if not ready:
             self._check_progress()

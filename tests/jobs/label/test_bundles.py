@@ -33,12 +33,12 @@ def test_every_missing_unit_is_in_one_bundle_and_a_bundle_in_one_part(units, sta
     assert list(missing) == expected
     assert len(missing) == len(expected)
     bundles = Bundles(missing, most, at_once)
-    assert bundles.left == len(expected)
+    assert bundles.any_now() == bool(expected)
     taken = take_all(bundles)
     assert [unit for bundle in taken for unit in bundle] == expected
     assert all(len(bundle) <= most for bundle in taken)
     assert all(bundle[0] // UNITS_PER_PART == bundle[-1] // UNITS_PER_PART for bundle in taken)
-    assert bundles.left == 0
+    assert not bundles.any_now()
 
 
 def test_a_committed_unit_is_removed_once():
@@ -64,10 +64,9 @@ def test_units_of_a_dead_actor_come_again_one_by_one_and_not_for_ever():
     assert take_all(bundles)[0] == (0, 1)
     for _ in range(2):
         bundles.give_back([1, 2])
-        assert bundles.left == 2
         assert sorted(take_all(bundles)) == [(1,), (2,)]
     bundles.give_back([1, 2])
-    assert (take_all(bundles), bundles.left) == ([], 0)
+    assert (take_all(bundles), bundles.any_now()) == ([], False)
 
 
 def test_what_is_committed_before_its_turn_is_not_handed_out():
@@ -76,7 +75,14 @@ def test_what_is_committed_before_its_turn_is_not_handed_out():
     assert bundles.take() == Bundle((0, 1))
     missing.remove(UNITS_PER_PART)
     assert take_all(bundles) == [(UNITS_PER_PART + 1,)]
-    assert bundles.left == 0
+
+
+def test_parts_that_are_added_are_handed_out_too():
+    missing = MissingUnits([Part(0, 2, 2)], [])
+    bundles = Bundles(missing, 2, at_once=1)
+    assert take_all(bundles) == [(0,), (1,)]
+    missing.add([Part(5, 3, 3)], [5 * UNITS_PER_PART])
+    assert take_all(bundles) == [(5 * UNITS_PER_PART + 1,), (5 * UNITS_PER_PART + 2,)]
 
 
 def test_a_bundle_has_about_a_thousand_images():

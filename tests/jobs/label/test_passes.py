@@ -21,7 +21,7 @@ class ScriptedPool:
     def __init__(self, outcome, units_at_once: int = 2):
         self.outcome, self.asked, self.units_at_once = outcome, [], units_at_once
 
-    def run(self, missing: MissingUnits, mode: PassMode) -> Iterator[UnitRecord]:
+    def run(self, missing: MissingUnits, mode: PassMode, grow) -> Iterator[UnitRecord]:
         for unit in list(missing):
             self.asked.append((unit, mode))
             if (record := self.outcome(unit, mode)) is not None:
@@ -65,8 +65,8 @@ def test_what_died_in_the_first_pass_is_tried_one_image_at_a_time():
 
 def test_a_unit_that_two_actors_committed_counts_once():
     class Twice(ScriptedPool):
-        def run(self, missing, mode):
-            for record in super().run(missing, mode):
+        def run(self, missing, mode, grow):
+            for record in super().run(missing, mode, grow):
                 yield record
                 yield record
 

@@ -4,6 +4,7 @@ YOLACT_TEST_POISON=TEXT   an image whose bytes hold TEXT kills the process that 
 YOLACT_TEST_SLOW=SECONDS  every commit takes so much longer, so that a test can strike in the middle of a run
 YOLACT_TEST_RETRY=N:S     storage operations give up after N attempts or S seconds
 YOLACT_TEST_LEASE=R:L:T   a lease is renewed every R seconds, lost after L, and taken over after T
+YOLACT_TEST_FIRST=N       the first generation of a lake has N images, so that the others are indexed beside labelling
 YOLACT_TEST_CONTROL=DIR   processes report for duty there, and the one that reaches the moment that DIR/strike.json
                           names says so and stands still until the blow has fallen (see `support.fault_moments`)
 """
@@ -27,7 +28,8 @@ class _Patch(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name != self.module:
             return None
-        sys.meta_path.remove(self)
+        # it stays in the list: a thread that goes through sys.meta_path meanwhile would miss the finder after it
+        self.module = None
         spec = importlib.util.find_spec(name)
         execute = spec.loader.exec_module
 
@@ -70,6 +72,10 @@ def _short_retries(retry):
 def _quick_lease(lease):
     seconds = [float(value) for value in os.environ["YOLACT_TEST_LEASE"].split(":")]
     lease.RENEW_SECONDS, lease.LOST_SECONDS, lease.TIMEOUT_SECONDS = seconds
+
+
+def _small_generations(indexing):
+    indexing.FIRST_IMAGES = int(os.environ["YOLACT_TEST_FIRST"])
 
 
 #: nobody stands still for longer, whatever becomes of the test
@@ -166,6 +172,8 @@ if "YOLACT_TEST_CONTROL" in os.environ:
     sys.meta_path.insert(0, _Patch("yolact.inference.predictor", _predictor_moment))
 if "YOLACT_TEST_LEASE" in os.environ:
     sys.meta_path.insert(0, _Patch("jobs.label.lease", _quick_lease))
+if "YOLACT_TEST_FIRST" in os.environ:
+    sys.meta_path.insert(0, _Patch("jobs.label.manifest.indexing", _small_generations))
 if "YOLACT_TEST_RETRY" in os.environ:
     sys.meta_path.insert(0, _Patch("jobs.storage.retry", _short_retries))
 if "YOLACT_TEST_POISON" in os.environ:
