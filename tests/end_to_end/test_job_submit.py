@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from support.lakes import draw_images, write_shards
@@ -45,10 +46,17 @@ def clean_environment() -> dict[str, str]:
     return {**kept, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
 
+class Head(NamedTuple):
+    """Where a cluster takes jobs, and where Ray Client connects."""
+
+    jobs: str
+    client: str
+
+
 @pytest.fixture(scope="module")
-def head() -> Iterator[str]:
-    """The address of a head that was started from the shell, outside of this process and of the checkout."""
-    dashboard = free_port()
+def head() -> Iterator[Head]:
+    """A head that was started from the shell, outside of this process and of the checkout."""
+    dashboard, client = free_port(), free_port()
     # short: Ray puts sockets there, whose paths may be a hundred characters long
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
     command = [
@@ -61,7 +69,7 @@ def head() -> Iterator[str]:
         f"--port={free_port()}",
     ]
     command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--temp-dir={folder}"]
-    command += [f"--ray-client-server-port={free_port()}"]
+    command += [f"--ray-client-server-port={client}"]
     command += [f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"]
     with (folder / "start.log").open("wb") as log:
         process = subprocess.Popen(
@@ -75,7 +83,7 @@ def head() -> Iterator[str]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         wait_for(address + "/api/version", process)
-        yield address
+        yield Head(address, f"ray://127.0.0.1:{client}")
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -98,8 +106,8 @@ def wait_for(url: str, process: subprocess.Popen) -> None:
     raise AssertionError(f"nothing answers at {url}")
 
 
-def submit(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(RAY), "job", "submit", "--address", address, "--working-dir", str(REPOSITORY), "--"]
+def submit(head: Head, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(RAY), "job", "submit", "--address", head.jobs, "--working-dir", str(REPOSITORY), "--"]
     # the node has no `python` of ours on its path, as an image would
     command += [sys.executable, "-m", "jobs", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=540, env=clean_environment(), cwd="/")
@@ -123,6 +131,18 @@ def test_a_lake_is_labelled(head, tmp_path):
     exported = submit(head, "export", str(output), "--output", str(tmp_path / "coco.json"), "--rows-per-task", "5")
     assert exported.returncode == 0, exported.stdout[-4000:]
     assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 20
+
+
+def test_a_lake_is_labelled_through_ray_client(head, tmp_path):
+    """The driver stands outside of the cluster and sees it through one port, which streams no results."""
+    write_shards(str(tmp_path / "lake"), draw_images(20), shards=2)
+    output = tmp_path / "out"
+    command = [sys.executable, "-m", "jobs", "label", str(tmp_path / "lake"), "--output", str(output)]
+    command += ["--weights", str(save_tiny_checkpoint(tmp_path)), "--device", "cpu", "--address", head.client]
+    environment = clean_environment() | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=540, env=environment, cwd="/")
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert len({image.image_id for image in read_labels(str(output))}) == 20
 
 
 def test_a_model_is_trained(head, tmp_path):

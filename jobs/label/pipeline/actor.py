@@ -93,6 +93,10 @@ class ModelActor:
                 records, told = [], time.monotonic()
         yield records
 
+    def label_all(self, units: Sequence[int], mode: PassMode) -> list[UnitRecord]:
+        """The same, in one list at the end."""
+        return [record for records in self.label(units, mode) for record in records]
+
     def _decoded(self, units: list[int], mode: PassMode) -> Iterator[pa.Table | UnitRecord]:
         """Each unit in order, as packed by `fetch_and_decode`; a record with a problem if its process died."""
         crashes = 0

@@ -6,6 +6,7 @@ an autoscaler adds nodes for the others. An actor whose process or node died is 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -15,6 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import ray
+from ray.util.client import ray as client
 
 from jobs.label.pipeline.actor import ModelActor, Pipeline, last_line
 from jobs.label.pipeline.bundles import Bundles, MissingUnits
@@ -48,8 +50,15 @@ class _Call:
     """A bundle that an actor works on: where its records come from, and the units that have none yet."""
 
     member: _Member
-    records: ray.ObjectRefGenerator
+    records: ray.ObjectRefGenerator | ray.ObjectRef
     units: set[int]
+
+    def take(self) -> list[UnitRecord]:
+        """The records that have come. Raises `StopIteration` where there are no more."""
+        # Ray Client does not stream results: there all records of a bundle come at once
+        reference = next(self.records) if isinstance(self.records, ray.ObjectRefGenerator) else self.records
+        records: list[UnitRecord] = ray.get(reference)
+        return records
 
 
 class ModelPool:
@@ -59,7 +68,7 @@ class ModelPool:
         self._pipeline = dataclasses.replace(pipeline, make_predictor=in_worker(pipeline.make_predictor))
         self._units_per_bundle = units_per_bundle
         self._members: list[_Member] = []
-        self._calls: dict[ray.ObjectRefGenerator, _Call] = {}
+        self._calls: dict[ray.ObjectRefGenerator | ray.ObjectRef, _Call] = {}
         self._deaths = 0
         self._progress = time.monotonic()
 
@@ -71,7 +80,9 @@ class ModelPool:
     ) -> None:
         self._calls.clear()
         for member in self._members:
-            ray.kill(member.actor)
+            # where the cluster is gone, this must not hide why the run ends
+            with contextlib.suppress(Exception):
+                ray.kill(member.actor)
         self._members.clear()
 
     @property
@@ -128,7 +139,10 @@ class ModelPool:
                 bundle = bundles.take()
                 if bundle is None:
                     return
-                records = member.actor.label.options(num_returns="streaming").remote(bundle.units, mode)
+                if client.is_connected():
+                    records = member.actor.label_all.remote(bundle.units, mode)
+                else:
+                    records = member.actor.label.options(num_returns="streaming").remote(bundle.units, mode)
                 call = _Call(member, records, set(bundle.units))
                 member.calls.append(call)
                 self._calls[records] = call
@@ -161,7 +175,7 @@ class ModelPool:
 
     def _take_records(self, call: _Call, bundles: Bundles) -> Iterator[UnitRecord]:
         try:
-            records: list[UnitRecord] = ray.get(next(call.records))
+            records = call.take()
         except ray.exceptions.RayActorError as error:
             self._replace(call.member, error, bundles)
             return
