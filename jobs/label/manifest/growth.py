@@ -12,7 +12,6 @@ from jobs.label.fence import Fence
 from jobs.label.manifest.indexing import Indexing, add_generation
 from jobs.label.manifest.parts import Generation, Part, all_parts
 from jobs.lake import Source
-from jobs.runtime.errors import JobError
 
 #: seconds that the thread has to come to its next write after it was stopped
 _STOP_SECONDS = 30.0
@@ -83,6 +82,10 @@ class Growth:
                 self._growing = False
 
 
+class _StoppedError(Exception):
+    """Ends the thread; nobody waits for its outcome any more."""
+
+
 class _UntilStopped(Fence):
     """The driver's fence, for a thread: after `stopped` nothing is written any more, although the lease may be held."""
 
@@ -90,7 +93,7 @@ class _UntilStopped(Fence):
         self._fence, self._stopped = fence, stopped
 
     def check(self) -> None:
-        """Raise `JobError` if the thread was stopped or the lease is lost."""
+        """Raise `_StoppedError` if the thread was stopped, and `JobError` if the lease is lost."""
         if self._stopped.is_set():
-            raise JobError("the indexing was stopped")
+            raise _StoppedError
         self._fence.check()
