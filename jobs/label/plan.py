@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.runtime.cluster import Node, NodeGroup
+from jobs.runtime.cluster import Node, NodeGroup, nodes_of
 from jobs.runtime.errors import UsageError
 
 #: share of a CPU-only cluster that decodes; the model needs ten times as long for an image
@@ -92,15 +92,11 @@ def make_plan(
         # a cluster without any CPU can only be one that grows, and the user says to what
         groups = [NodeGroup(Node(_ASSUMED_CPUS, 1.0 if device == "cuda" else 0.0), actors[1])]
     # the present nodes belong to the groups, so the larger of the two counts
-    most = max([list(nodes), _all_nodes(groups or [])], key=_size)
+    most = max([list(nodes), nodes_of(groups or [])], key=_size)
     device = ("cuda" if sum(node.gpus for node in most) else "cpu") if device == "auto" else device
     if device == "cuda":
         return _gpu_plan(most, actors, grows=groups is not None)
     return _cpu_plan(most, actors, grows=groups is not None)
-
-
-def _all_nodes(groups: Sequence[NodeGroup]) -> list[Node]:
-    return [group.node for group in groups for _ in range(group.most)]
 
 
 def _size(nodes: Sequence[Node]) -> tuple[float, float]:
