@@ -29,12 +29,20 @@ from jobs.runtime.ray_session import ray_session
 from jobs.train.data import ImageSet, open_image_set
 from jobs.train.lines import LinePrinter, print_line, start_line_queue
 from jobs.train.network import GlooConfig
-from jobs.train.options import TrainConfig, TrainingRecipe, TrainingSettings, check_workers, resolve_settings
+from jobs.train.options import (
+    TrainConfig,
+    TrainingRecipe,
+    TrainingSettings,
+    check_workers,
+    resolve_settings,
+    steps_of_epochs,
+)
 from jobs.train.room import NodeShare, check_room, share_of_node
 from jobs.train.state import MODEL_FILE
 from jobs.train.worker import RunOutcome, RunPlan, train_worker
 from yolact.coco.annotations import AnnotatedImages
 from yolact.config import CONFIGS, YolactConfig, get_config
+from yolact.training.dataset import slots_of
 from yolact.weights.files import read_bytes, read_own_header
 from yolact.weights.initial import IMAGENET, RANDOM
 
@@ -52,6 +60,10 @@ def run_training(config: TrainConfig) -> int:
     settings = resolve_settings(config)
     workers = check_workers(config, settings)
     train, validation = _open_data(config, say)
+    packed = train.pack()
+    if config.epochs is not None:
+        slots = int(slots_of(packed.images, settings.pixels_per_window or None).sum())
+        settings = replace(settings, max_steps=steps_of_epochs(config.epochs, slots, settings.batch_size))
     model_config = model_config_for(config, train.data)
     _check_window(settings, model_config)
     _describe(settings, train.data, say)
@@ -64,7 +76,7 @@ def run_training(config: TrainConfig) -> int:
         plan = RunPlan(
             settings=replace(settings, loader_processes=share.loader_processes),
             model_config=model_config,
-            train=train.pack(),
+            train=packed,
             validation=validation,
             output=config.output,
             provenance=_provenance(config, settings, train.data),

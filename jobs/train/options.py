@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
@@ -52,6 +53,8 @@ class TrainConfig:
     """decides sample order, augmentation and random initial weights"""
     max_steps: int | None = None
     """length of the run; None takes the recipe's, divided as --batch-size is multiplied"""
+    epochs: float | None = None
+    """length of the run in passes over the training set, instead of --max-steps"""
     stop_after: int | None = None
     """end early after so many steps, with the schedule of the whole run (for tests and timings)"""
     batch_size: int | None = None
@@ -63,7 +66,9 @@ class TrainConfig:
     weight_decay: float | None = None
     """per step, as the optimiser defines it"""
     schedule: Literal["step", "cosine"] | None = None
-    """step divides by 10 at 35, 75, 87.5 and 93.75 % of the run (paper)"""
+    """step divides by 10 at each of --milestones"""
+    milestones: tuple[float, ...] | None = None
+    """shares of the run, between 0 and 1 and rising; None takes 0.35 0.75 0.875 0.9375 (paper)"""
     warmup_steps: int | None = None
     """steps over which the rate rises from a tenth"""
     augmentation: Literal["none", "ssd", "microscopy"] | None = None
@@ -100,6 +105,9 @@ class TrainConfig:
 
 #: "auto" is bfloat16 where a worker's device has instructions for it, else float32
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+#: the release divides the learning rate by ten at 280k, 600k, 700k and 750k of 800k steps
+PAPER_MILESTONES = (0.35, 0.75, 0.875, 0.9375)
 
 #: recipes give learning rates for this many images per step, the release's batch; other batches scale them linearly
 REFERENCE_BATCH = 8
@@ -196,6 +204,8 @@ class TrainingSettings(TrainingRecipe):
     """per worker; the command sets the usual number once it knows the cluster"""
     stop_after: int | None
     log_every: int
+    milestones: tuple[float, ...]
+    """of the schedule "step", shares of the run"""
 
     @property
     def last_step(self) -> int:
@@ -212,6 +222,7 @@ def resolve_settings(config: TrainConfig) -> TrainingSettings:
     Raises:
         UsageError: for an unknown recipe or values that cannot be.
     """
+    _check_length(config)
     name, reason = _recipe_of(config)
     recipe = RECIPES[name]
     flags = {part.name: getattr(config, part.name) for part in fields(TrainingRecipe)}
@@ -236,7 +247,26 @@ def resolve_settings(config: TrainConfig) -> TrainingSettings:
         loader_processes=1 if config.loader_processes is None else config.loader_processes,
         stop_after=config.stop_after,
         log_every=config.log_every,
+        milestones=PAPER_MILESTONES if config.milestones is None else config.milestones,
     )
+
+
+def steps_of_epochs(epochs: float, slots: int, batch_size: int) -> int:
+    """Steps of so many passes over a training set that gives `slots` samples in each pass, rounded up."""
+    return max(1, math.ceil(epochs * slots / batch_size))
+
+
+def _check_length(config: TrainConfig) -> None:
+    """Raises `UsageError` for a length or milestones that cannot be."""
+    if config.epochs is not None:
+        if config.max_steps is not None:
+            raise UsageError("--epochs and --max-steps both give the length of the run; give one of them")
+        if not 0 < config.epochs < math.inf:
+            raise UsageError(f"--epochs {config.epochs} must be above 0")
+    stones = config.milestones or ()
+    if list(stones) != sorted(set(stones)) or not all(0 < stone < 1 for stone in stones):
+        given = " ".join(map(str, stones))
+        raise UsageError(f"--milestones {given} must be shares of the run: between 0 and 1, and rising")
 
 
 def _recipe_of(config: TrainConfig) -> tuple[str, str]:

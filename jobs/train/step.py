@@ -142,6 +142,7 @@ class TrainingStep:
             max_steps=settings.max_steps,
             warmup_steps=settings.warmup_steps,
             schedule=settings.schedule,
+            milestones=settings.milestones,
         )
 
     def _forward(self, batch: TrainingBatch) -> dict[str, Tensor]:

@@ -68,9 +68,7 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
         self.augment = augment
         self.make_targets = make_targets
         self.seed = seed
-        sides = np.sqrt(images.sizes.prod(axis=1, dtype=np.int64))
-        slots = np.ones(len(sides)) if pixels_per_slot is None else (sides / pixels_per_slot).round().clip(min=1)
-        self.positions = np.repeat(np.arange(len(sides), dtype=np.int32), slots.astype(np.int64))
+        self.positions = np.repeat(np.arange(len(images), dtype=np.int32), slots_of(images, pixels_per_slot))
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -112,6 +110,14 @@ class TrainingDataset(torch.utils.data.Dataset[TrainingSample]):
                 f"annotated as {width}×{height}; correct its entry or leave it out"
             )
         return pixels
+
+
+def slots_of(images: PackedImages, pixels_per_slot: float | None = None) -> np.ndarray:
+    """(I,) int64 slots of each image in an epoch, see `TrainingDataset`."""
+    if pixels_per_slot is None:
+        return np.ones(len(images), np.int64)
+    sides = np.sqrt(images.sizes.prod(axis=1, dtype=np.int64))
+    return (sides / pixels_per_slot).round().clip(min=1).astype(np.int64)
 
 
 def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:

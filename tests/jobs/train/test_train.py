@@ -23,7 +23,7 @@ from jobs.train import run
 from jobs.train.command import _describe, _with_objects_only, model_config_for
 from jobs.train.data import ImageSet, open_image_set
 from jobs.train.log import TrainingLog
-from jobs.train.options import RECIPES, TrainConfig, check_workers, resolve_settings
+from jobs.train.options import RECIPES, TrainConfig, check_workers, resolve_settings, steps_of_epochs
 from jobs.train.room import MOST_LOADERS, NodeShare, check_room, share_of_node
 from jobs.train.validation import detect_images, detect_with, validate
 from jobs.train.worker import Worker
@@ -31,7 +31,7 @@ from yolact.coco.annotations import AnnotatedImage, AnnotatedImages, Annotation
 from yolact.config import CONFIGS, NmsConfig
 from yolact.inference.predictor import Predictor
 from yolact.network.model import build_yolact
-from yolact.training.optimisation import learning_rate_at
+from yolact.training.optimisation import STEP_MILESTONES, learning_rate_at
 from yolact.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray, pycocotools and tensorboardX warn about their own code
@@ -75,6 +75,19 @@ def test_bad_settings_are_bad_usage():
         resolve_settings(config(loader_processes=-1))
     with pytest.raises(UsageError, match="unknown config 'yolo'"):
         model_config_for(config(config="yolo"), AnnotatedImages((), {1: "a"}))
+
+
+def test_epochs_and_milestones_give_the_length_and_the_schedule():
+    assert [steps_of_epochs(epochs, 10, 4) for epochs in (1, 2, 0.1)] == [3, 5, 1]
+    assert resolve_settings(config(milestones=(0.5, 0.9))).milestones == (0.5, 0.9)
+    assert resolve_settings(config()).milestones == STEP_MILESTONES
+    with pytest.raises(UsageError, match="--epochs and --max-steps both give the length"):
+        resolve_settings(config(epochs=2, max_steps=5))
+    with pytest.raises(UsageError, match="--epochs 0 must be above 0"):
+        resolve_settings(config(epochs=0))
+    for wrong in ((0.9, 0.5), (0.5, 1.5), (0.5, 0.5)):
+        with pytest.raises(UsageError, match="between 0 and 1, and rising"):
+            resolve_settings(config(milestones=wrong))
 
 
 def test_workers_that_cannot_share_the_batch_are_bad_usage():
