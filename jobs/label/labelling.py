@@ -40,11 +40,12 @@ from jobs.label.run_end import RunEnd
 from jobs.lake import ParquetColumns, PassedOver, Source
 from jobs.runtime.cluster import Node, alive_nodes, free_resources, node_groups
 from jobs.runtime.errors import EXIT_FAILED, EXIT_RUN_AGAIN, JobError, exit_code_for_failures
+from jobs.runtime.interrupts import stopped_by_sigterm
 from jobs.runtime.metrics import JobMetrics
 from jobs.runtime.model_source import ModelSource
 from jobs.runtime.options import parse_count_range
 from jobs.runtime.progress import LabelProgress
-from jobs.runtime.ray_session import ray_session, stopped_by_sigterm
+from jobs.runtime.ray_session import ray_session
 from jobs.table import record as run_record
 from jobs.table.output import Output
 from jobs.table.record import RunCounts, RunEntry, RunRecord, Thresholds, WeightsFile

@@ -18,7 +18,6 @@ from ray._private.utils import read_ray_address
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from jobs.runtime.errors import JobError
-from jobs.runtime.interrupts import stopped_by_sigterm as stopped_by_sigterm
 from jobs.runtime.interrupts import watchdog
 
 log = logging.getLogger(__name__)

@@ -28,7 +28,7 @@ from yolact.training.targets import TargetMaker
 
 pytestmark = pytest.mark.compute
 
-STEPS = 200
+STEPS = 120
 SIZE = 64
 
 CONFIG = YolactConfig(
