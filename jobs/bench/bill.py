@@ -38,8 +38,8 @@ class Prices:
     writes: float = WRITES_PRICE
 
 
-#: in units of 64 images and parts of 65,536. Counted on lakes of 256 and 512 images of 96 kB, which are too small to show
-#: the pages of a listing: a LIST for each 1,000 loose images comes on top. The Parquet files held few different images
+#: in units of 64 images and parts of 65,536. Counted on lakes of 256 and 512 images of 96 kB, too few to show the pages
+#: of a listing: a LIST for each 1,000 loose images comes on top. The Parquet files held few different images
 PER_MILLION: Mapping[Kind, Requests] = {
     "image": Requests(1_015_810, 15_690),
     "tar": Requests(47_059, 15_692),
