@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from fsspec.asyn import sync
 
 from jobs.storage.errors import ObjectChangedError, RetryableError
-from jobs.storage.s3_fast import LISTED, ElsewhereError, direct_reads, parse_listings_fast
 from jobs.storage.store import ObjectInfo, Page
 
 Result = TypeVar("Result")
@@ -59,18 +58,19 @@ class S3Store:
             arguments["Delimiter"] = "/"
         if token is not None:
             arguments["ContinuationToken"] = token
-        page = self._wait(lambda: self._list(bucket, arguments))
+        page = self._call("list_objects_v2", f"{bucket}/", **arguments)
         following = page.get("NextContinuationToken") if page.get("IsTruncated") else None
-        keys = [key for key, _, _ in page[LISTED]]
+        contents = page.get("Contents", ())
+        keys = [entry["Key"] for entry in contents]
         folders = (
             {key[: key.find("/", len(top + name_prefix)) + 1] for key in keys if following is not None} - {""}
             if recursive
             else [found["Prefix"] for found in page.get("CommonPrefixes", ())]
         )
         objects = [
-            ObjectInfo(f"s3://{bucket}/{key}", size, etag)
-            for key, size, etag in page[LISTED]
-            if not key.endswith("/")  # zero-byte markers that stand for folders
+            ObjectInfo(f"s3://{bucket}/{entry['Key']}", entry["Size"], _unquoted(entry["ETag"]))
+            for entry in contents
+            if not entry["Key"].endswith("/")  # zero-byte markers that stand for folders
         ]
         return Page(objects, following, tuple(sorted(found[len(top) :] for found in folders)))
 
@@ -117,16 +117,11 @@ class S3Store:
             raise
         return True
 
-    async def _list(self, bucket: str, arguments: dict[str, str]) -> dict[str, Any]:
-        await parse_listings_fast(self.filesystem, bucket)
-        page: dict[str, Any] = await self.filesystem._call_s3("list_objects_v2", Bucket=bucket, **arguments)
-        return page
-
     def _get(self, path: str, offset: int, length: int | None, etag: str | None) -> tuple[bytes, str]:
-        headers = {} if etag is None else {"If-Match": f'"{etag}"'}
+        arguments = {} if etag is None else {"IfMatch": f'"{etag}"'}
         if offset or length is not None:
-            headers["Range"] = f"bytes={offset}-" if length is None else f"bytes={offset}-{offset + length - 1}"
-        data, answer = self._wait(lambda: self._read(*self._split(path), headers))
+            arguments["Range"] = f"bytes={offset}-" if length is None else f"bytes={offset}-{offset + length - 1}"
+        data, answer = self._wait(lambda: self._read(*self._split(path), arguments))
         total = answer.get("content-range", "").rpartition("/")[2]
         if length is not None and total.isdigit() and int(total) < offset + length:
             raise ObjectChangedError(f"s3://{path} has only {total} of the {offset + length} bytes it was listed with")
@@ -135,14 +130,8 @@ class S3Store:
             raise RetryableError("short body", f"{len(data)} bytes arrived instead of {expected}")
         return data, _unquoted(answer["etag"])
 
-    async def _read(self, bucket: str, key: str, headers: dict[str, str]) -> tuple[bytes, Mapping[str, str]]:
+    async def _read(self, bucket: str, key: str, arguments: dict[str, str]) -> tuple[bytes, Mapping[str, str]]:
         """The body, and the headers of the answer."""
-        if (reads := await direct_reads(self.filesystem, bucket)) is not None:
-            try:
-                return await reads.get(bucket, key, headers)
-            except ElsewhereError:
-                pass
-        arguments = {name.replace("-", ""): value for name, value in headers.items()}
         response = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **arguments)
         async with response["Body"] as body:
             return await body.read(), response["ResponseMetadata"]["HTTPHeaders"]

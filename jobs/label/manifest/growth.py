@@ -13,8 +13,8 @@ from jobs.label.manifest.indexing import Indexing, add_generation
 from jobs.label.manifest.parts import Generation, Part, all_parts
 from jobs.lake import Source
 
-#: seconds that the thread has to come to its next write after it was stopped
-_STOP_SECONDS = 30.0
+#: seconds that the thread has to end after it was stopped: it may be in the middle of a request to the store
+_STOP_SECONDS = 10.0
 
 
 class Growth:

@@ -31,6 +31,8 @@ from jobs.table.output import Output
 log = logging.getLogger(__name__)
 
 _IMAGES_AT_ONCE = 65_536
+#: how often somebody who waits for a shard looks whether to go on waiting
+_CHECK_SECONDS = 1.0
 #: images of the first generation of a large lake, so that the first labels come soon
 FIRST_IMAGES = 65_536
 #: an image's bytes in a shard, to guess how many images it holds
@@ -177,10 +179,10 @@ def _index_shards(indexing: Indexing, shards: Sequence[Source], done: set[str]) 
         shard, uri, task = ahead.pop(0)
         if task is not None:
             try:
-                ray.get(task)
+                _wait_for(task, indexing.fence)
             except ray.exceptions.WorkerCrashedError:
                 # this shard killed the process that read it, so it is indexed again in a child process of the worker
-                ray.get(index.remote(shard, uri, columns, in_child=True))
+                _wait_for(index.remote(shard, uri, columns, in_child=True), indexing.fence)
             except ray.exceptions.RayTaskError as error:
                 # the user sees the error itself, without Ray's text about a task
                 if isinstance(error.cause, (storage.StorageError, UsageError)):
@@ -188,6 +190,16 @@ def _index_shards(indexing: Indexing, shards: Sequence[Source], done: set[str]) 
                 raise
         yield uri
         ahead += [submit(shard) for shard in islice(waiting, 1)]
+
+
+def _wait_for(task: ray.ObjectRef, fence: Fence) -> None:
+    """Wait for a task to end. A shard may take minutes: a driver that is stopped or loses its lease does not wait."""
+    while True:
+        try:
+            ray.get(task, timeout=_CHECK_SECONDS)
+            return
+        except ray.exceptions.GetTimeoutError:
+            fence.check()
 
 
 def _index_shard(shard: Source, uri: str, columns: lake.ParquetColumns, in_child: bool = False) -> None:
