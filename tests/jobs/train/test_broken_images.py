@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.models import tiny_training_config
 from support.odd_annotations import HEIGHT, WIDTH, good_content
 
 from jobs import storage
@@ -16,6 +17,8 @@ from jobs.train.broken_images import BrokenImageError, GuardedDataset, message_o
 from jobs.train.data import open_image_set
 from yolact.training.augmentation import build_augmentation
 from yolact.training.dataset import TrainingDataset, collate
+from yolact.training.packed import PackedImages
+from yolact.training.targets import TargetMaker
 
 
 def png(damaged=False):
@@ -42,7 +45,10 @@ def images_of(tmp_path):
 
 
 def guarded(images):
-    dataset = TrainingDataset(images.data, images.read_bytes, build_augmentation("none", 64))
+    make_targets = TargetMaker.of(tiny_training_config())
+    dataset = TrainingDataset(
+        PackedImages(images.data), images.read_bytes, build_augmentation("none", 64), make_targets
+    )
     return GuardedDataset(dataset, images.skip_broken)
 
 
