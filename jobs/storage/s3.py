@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -118,23 +118,24 @@ class S3Store:
         return True
 
     def _get(self, path: str, offset: int, length: int | None, etag: str | None) -> tuple[bytes, str]:
-        arguments = {} if etag is None else {"IfMatch": f'"{etag}"'}
+        arguments: dict[str, str] = {} if etag is None else {"IfMatch": f'"{etag}"'}
         if offset or length is not None:
             arguments["Range"] = f"bytes={offset}-" if length is None else f"bytes={offset}-{offset + length - 1}"
-        data, answer = self._wait(lambda: self._read(*self._split(path), arguments))
-        total = answer.get("content-range", "").rpartition("/")[2]
+
+        async def get() -> tuple[bytes, dict[str, Any]]:
+            bucket, key = self._split(path)
+            response = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **arguments)
+            async with response["Body"] as body:
+                return await body.read(), response
+
+        data, response = self._wait(get)
+        total = str(response.get("ContentRange", "")).rpartition("/")[2]
         if length is not None and total.isdigit() and int(total) < offset + length:
             raise ObjectChangedError(f"s3://{path} has only {total} of the {offset + length} bytes it was listed with")
-        expected = int(answer["content-length"]) if length is None else length
+        expected = response["ContentLength"] if length is None else length
         if len(data) != expected:
             raise RetryableError("short body", f"{len(data)} bytes arrived instead of {expected}")
-        return data, _unquoted(answer["etag"])
-
-    async def _read(self, bucket: str, key: str, arguments: dict[str, str]) -> tuple[bytes, Mapping[str, str]]:
-        """The body, and the headers of the answer."""
-        response = await self.filesystem._call_s3("get_object", Bucket=bucket, Key=key, **arguments)
-        async with response["Body"] as body:
-            return await body.read(), response["ResponseMetadata"]["HTTPHeaders"]
+        return data, _unquoted(response["ETag"])
 
     def _call(self, method: str, path: str, **arguments: Any) -> Any:
         bucket, key = self._split(path)

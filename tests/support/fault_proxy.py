@@ -17,7 +17,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 #: slow_down 503, server_error 500, forbidden 403, archived 403 InvalidObjectState, expired 400 ExpiredToken, missing
-#: 404, moved 301 PermanentRedirect: answered by the proxy itself.
+#: 404: answered by the proxy itself.
 #: reset: the connection breaks within the body (or instead of an answer without one). short_body: it is closed in good
 #: order before the promised length. short_length: fewer bytes than asked for, with a length that agrees. stall: silence
 #: for `seconds` before the answer. stall_body: silence within the body. lost_answer: the server does as asked, and the
@@ -29,7 +29,6 @@ Kind = Literal[
     "archived",
     "expired",
     "missing",
-    "moved",
     "reset",
     "short_body",
     "short_length",
@@ -43,7 +42,6 @@ _ANSWERS = {
     "forbidden": (403, "AccessDenied", "Access Denied"),
     "archived": (403, "InvalidObjectState", "The operation is not valid for the object's storage class"),
     "expired": (400, "ExpiredToken", "The provided token has expired."),
-    "moved": (301, "PermanentRedirect", "The bucket must be addressed using another endpoint."),
     "missing": (404, "NoSuchKey", "The specified key does not exist."),
 }
 
