@@ -12,7 +12,8 @@ from pycocotools import mask as rle_tools
 from support.odd_annotations import BROKEN, BROKEN_IMAGES, MENDED, ODD_ID, REFUSED, Oddity
 from support.tables import CLASS_NAMES, failed_row, instance, row, write_labels
 
-from jobs.evaluate import EvaluateConfig, run
+from jobs.evaluate import run
+from jobs.evaluate.options import EvaluateConfig
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import match_labels
 from jobs.table.read import read_labels

@@ -1,0 +1,37 @@
+"""Options of `yolact evaluate`, and their checks. This file imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from jobs.runtime.errors import UsageError
+
+#: COCO measures recall at this number of detections too
+_RECALL_AT = 10
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Options of `yolact evaluate`."""
+
+    labels: Annotated[str, tyro.conf.Positional]
+    """OUTPUT of `yolact label`, its labels/ folder, or one Parquet file (any fsspec URI)"""
+    ground_truth: str
+    """COCO instances JSON; images are matched by file name"""
+    max_detections: tuple[int, ...] = (100,)
+    """detections per image and class that count, the best ones; several numbers give several tables (COCO: 100)"""
+    per_class: bool = False
+    """print the AP of every class as well"""
+    skip_broken: bool = False
+    """leave broken annotations and images of the ground truth out instead of stopping"""
+    output: str | None = None
+    """file or URI for the same numbers as JSON"""
+
+
+def check_options(config: EvaluateConfig) -> None:
+    """Raise `UsageError` for values that no evaluation can have."""
+    if not config.max_detections or min(config.max_detections) <= _RECALL_AT:
+        raise UsageError(f"--max-detections {config.max_detections}: numbers above {_RECALL_AT} are needed")
