@@ -1,6 +1,7 @@
-"""COCO average precision of masks and boxes, by pycocotools.
+"""COCO average precision of masks and boxes, by pycocotools, and the matches behind it.
 
-Validation while training, `yolact evaluate` and the report all use `evaluate_instances`, so their numbers agree.
+Validation while training, `yolact evaluate` and the report all use `evaluate_instances`, so their numbers agree. The
+curves of `yolact.coco.curves` are made from the matches.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 from pycocotools import mask as rle_tools
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from yolact.coco.curves import ClassMatches
 
 #: index of "all sizes" on the area axis of COCOeval's arrays; then small (< 32² px), medium (< 96² px), large
 ALL_SIZES, SMALL, MEDIUM, LARGE = range(4)
@@ -63,6 +66,19 @@ class CocoScores:
         return {name: value for name, value in vars(self).items() if isinstance(value, float)}
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of masks and boxes ("mask", "box"), and the matches of masks by class name in the order of category ids.
+
+    The matches go by `score` also where masks have a `mask_score`: thresholds act on `score`.
+    """
+
+    scores: dict[str, CocoScores]
+    matches: dict[str, ClassMatches]
+    ious: tuple[float, ...]
+    """the values of IoU on the first axis of the matches"""
+
+
 def evaluate_instances(
     ground_truth: Mapping[str, Any], detections: Sequence[DetectedInstance], max_detections: int = 100
 ) -> dict[str, CocoScores]:
@@ -80,6 +96,19 @@ def evaluate_instances(
         ValueError: if a detection belongs to an image or category that the ground truth does not have, or if
             `max_detections` is not above 10.
     """
+    return _evaluate(ground_truth, detections, max_detections, with_matches=False).scores
+
+
+def evaluate_and_match(
+    ground_truth: Mapping[str, Any], detections: Sequence[DetectedInstance], max_detections: int = 100
+) -> Evaluation:
+    """The same as `evaluate_instances`, with the matches of the masks."""
+    return _evaluate(ground_truth, detections, max_detections, with_matches=True)
+
+
+def _evaluate(
+    ground_truth: Mapping[str, Any], detections: Sequence[DetectedInstance], max_detections: int, *, with_matches: bool
+) -> Evaluation:
     if max_detections <= RECALL_AT[-1]:
         raise ValueError(
             f"max_detections {max_detections} must be above {RECALL_AT[-1]}, where COCO measures recall too"
@@ -93,9 +122,18 @@ def evaluate_instances(
                 "of which the ground truth lacks one; leave such detections out"
             )
     ground_truth, detections = _with_numbers(ground_truth, detections)
+    matches: dict[str, ClassMatches] = {}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         truth = _indexed(ground_truth, list(ground_truth["annotations"]))
-        return {kind: _scores(truth, ground_truth, detections, kind, max_detections) for kind in ("mask", "box")}
+        by_kind = {kind: _matched(truth, ground_truth, detections, kind, max_detections) for kind in ("mask", "box")}
+        if with_matches:
+            by_score = by_kind["mask"]
+            if any(detection.mask_score is not None for detection in detections):
+                without = [detection._replace(mask_score=None) for detection in detections]
+                by_score = _matched(truth, ground_truth, without, "mask", max_detections)
+            matches = _matches(by_score, ground_truth)
+        scores = {kind: _scores(evaluation, ground_truth, max_detections) for kind, evaluation in by_kind.items()}
+    return Evaluation(scores, matches, tuple(by_kind["mask"].params.iouThrs.tolist()))
 
 
 def _with_numbers(
@@ -123,17 +161,43 @@ def _indexed(ground_truth: Mapping[str, Any], annotations: list[dict[str, Any]])
     return coco
 
 
-def _scores(
+def _matched(
     truth: COCO,
     ground_truth: Mapping[str, Any],
     detections: Sequence[DetectedInstance],
     kind: str,
     max_detections: int,
-) -> CocoScores:
+) -> COCOeval:
+    """pycocotools' own record, matched but not yet added up."""
     results = [_result(number, detection, kind) for number, detection in enumerate(detections, start=1)]
     evaluation = COCOeval(truth, _indexed(ground_truth, results), {"mask": "segm", "box": "bbox"}[kind])
     evaluation.params.maxDets = [*RECALL_AT, max_detections]
     evaluation.evaluate()
+    return evaluation
+
+
+def _matches(evaluation: COCOeval, ground_truth: Mapping[str, Any]) -> dict[str, ClassMatches]:
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    parameters = evaluation.params
+    num_images = len(parameters.imgIds)
+    found: dict[str, ClassMatches] = {}
+    for place, category_id in enumerate(parameters.catIds):
+        # pycocotools' list goes by class, then by size, then by image; all sizes come first
+        first = place * len(parameters.areaRng) * num_images
+        entries = [entry for entry in evaluation.evalImgs[first : first + num_images] if entry is not None]
+        nothing = np.zeros((len(parameters.iouThrs), 0), bool)
+        taken = np.concatenate([nothing, *(entry["dtMatches"] > 0 for entry in entries)], axis=1)
+        left_out = np.concatenate([nothing, *(entry["dtIgnore"] > 0 for entry in entries)], axis=1)
+        found[names[category_id]] = ClassMatches(
+            objects=sum(int((entry["gtIgnore"] == 0).sum()) for entry in entries),
+            scores=np.array([score for entry in entries for score in entry["dtScores"]], np.float64),
+            right=taken & ~left_out,
+            left_out=left_out,
+        )
+    return found
+
+
+def _scores(evaluation: COCOeval, ground_truth: Mapping[str, Any], max_detections: int) -> CocoScores:
     evaluation.accumulate()
     # axes of precision: IoU, recall, class, size, detections per image; recall lacks the second
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
