@@ -1,4 +1,7 @@
-"""`yolact COMMAND …`, the same as `python -m jobs COMMAND …`."""
+"""`yolact COMMAND …`, the same as `python -m jobs COMMAND …`.
+
+Options come from flags, from a job file (`yolact COMMAND JOB.yaml`, see `jobs.job_file`), or from both.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ import io
 import os
 import select
 import sys
+from types import ModuleType
 from typing import Annotated, Any
 
 import tyro
 
+from jobs import job_file
 from jobs.runtime.errors import EXIT_OK, EXIT_OUTPUT_CLOSED, EXIT_USAGE, UsageError, exit_code_of
 
 #: command → (its config class in `jobs.<module>`, one line of help); a module is imported when its command is used
@@ -27,6 +32,10 @@ COMMANDS = {
     "plates": ("PlatesConfig", "draw a lake of synthetic microscopy plates with ground truth"),
     "demo": ("DemoConfig", "draw a small lake, label it, show the result"),
 }
+#: writes the options as a job file and does nothing else
+PRINT_JOB = "--print-job"
+#: writes the JSON Schema of job files
+PRINT_SCHEMA = "--print-job-schema"
 #: shells that tyro writes completion scripts for
 SHELLS = ("bash", "zsh", "fish", "tcsh")
 
@@ -35,20 +44,42 @@ def overview() -> str:
     """The commands, one a line."""
     lines = [
         "usage: yolact COMMAND [OPTIONS]   (yolact COMMAND --help explains every option)",
-        "       yolact --version",
+        "       yolact COMMAND JOB.yaml [OPTIONS]   (options from a file; flags override it)",
+        "       yolact --version | --print-job-schema",
         "",
     ]
     return "\n".join(lines + [f"  {name:<14}{help_line}" for name, (_, help_line) in COMMANDS.items()])
 
 
+def config_class_of(command: str) -> type:
+    """The config class of a command, whose module is imported for it."""
+    found: type = getattr(_module_of(command), COMMANDS[command][0])
+    return found
+
+
+def _module_of(command: str) -> ModuleType:
+    return importlib.import_module("jobs." + command.replace("-", "_"))
+
+
 def parse_config(command: str, arguments: list[str]) -> Any:
-    """Turn flags into the command's frozen config; a bad flag is `UsageError` in one line."""
-    module = importlib.import_module("jobs." + command.replace("-", "_"))
-    config_class = getattr(module, COMMANDS[command][0])
+    """Turn a job file and flags into the command's frozen config. What does not fit is `UsageError` in one line."""
+    config_class = config_class_of(command)
+    given: dict[str, Any] = {}
+    if arguments and job_file.is_job_file(arguments[0]):
+        given["default"] = job_file.read_job(arguments[0], command, config_class)
+        arguments = arguments[1:]
+    config = _parse_flags(command, config_class, arguments, given)
+    job_file.check_positionals(config, command)
+    return config
+
+
+def _parse_flags(command: str, config_class: type, arguments: list[str], given: dict[str, Any]) -> Any:
+    """The config of these flags; `given` holds, as `default`, what a job file says."""
+    description = f"{_module_of(command).__doc__}\n{job_file.HELP}"
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
-            return tyro.cli(config_class, args=arguments, prog=f"yolact {command}", description=module.__doc__)
+            return tyro.cli(config_class, args=arguments, prog=f"yolact {command}", description=description, **given)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -61,9 +92,8 @@ def print_completion(shells: list[str]) -> int:
     if len(shells) != 1 or shells[0] not in SHELLS:
         raise UsageError(f"--tyro-print-completion takes one of: {', '.join(SHELLS)}")
     choices: Any = None
-    for command, (config_class, help_line) in COMMANDS.items():
-        module = importlib.import_module("jobs." + command.replace("-", "_"))
-        choice: Any = Annotated[getattr(module, config_class), tyro.conf.subcommand(command, description=help_line)]
+    for command, (_, help_line) in COMMANDS.items():
+        choice: Any = Annotated[config_class_of(command), tyro.conf.subcommand(command, description=help_line)]
         choices = choice if choices is None else choices | choice
     try:
         tyro.cli(choices, args=["--tyro-print-completion", *shells], prog="yolact")
@@ -88,10 +118,18 @@ def run_command(command: str, arguments: list[str]) -> int:
     """Run one command with its flags; returns its exit code. Raises `UsageError` and `JobError`."""
     if command not in COMMANDS:
         raise UsageError(f"unknown command {command!r}; choose one of: {', '.join(COMMANDS)}")
-    config = parse_config(command, arguments)
-    module = importlib.import_module("jobs." + command.replace("-", "_"))
-    exit_code: int = module.run(config)
+    config = parse_config(command, [argument for argument in arguments if argument != PRINT_JOB])
+    if PRINT_JOB in arguments:
+        print(job_file.write_job(command, config), end="")
+        return EXIT_OK
+    exit_code: int = _module_of(command).run(config)
     return exit_code
+
+
+def print_schema() -> int:
+    """Print the JSON Schema of job files: `yolact --print-job-schema > docs/job.schema.json`."""
+    print(job_file.schema_text({command: config_class_of(command) for command in COMMANDS}), end="")
+    return EXIT_OK
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -130,6 +168,8 @@ def _answer(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"yolact {importlib.metadata.version('yolact-ray')}")
         return EXIT_OK
+    if arguments[0] == PRINT_SCHEMA:
+        return print_schema()
     if arguments[0] == "--tyro-print-completion":
         return exit_code_of(lambda: print_completion(arguments[1:]))
     return exit_code_of(lambda: run_command(arguments[0], arguments[1:]))
