@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from yolact.config import CONFIGS, YolactConfig
+    from yolact.images.tiles import TileConfig
     from yolact.inference.detections import Detections
     from yolact.inference.predictor import Predictor
     from yolact.network.model import RawPredictions, Yolact, build_yolact
@@ -21,6 +22,7 @@ __all__ = [
     "Detections",
     "Predictor",
     "RawPredictions",
+    "TileConfig",
     "Yolact",
     "YolactConfig",
     "YolactWithLoss",
@@ -35,6 +37,7 @@ _HOME = {
     "Detections": "inference.detections",
     "Predictor": "inference.predictor",
     "RawPredictions": "network.model",
+    "TileConfig": "images.tiles",
     "Yolact": "network.model",
     "YolactConfig": "config",
     "YolactWithLoss": "training.losses",

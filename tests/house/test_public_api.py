@@ -14,6 +14,7 @@ PUBLIC = {
     "Detections",
     "Predictor",
     "RawPredictions",
+    "TileConfig",
     "Yolact",
     "YolactConfig",
     "YolactWithLoss",

@@ -26,6 +26,15 @@ class PreparedImage:
     width: int
 
 
+def check_pixels(pixels: np.ndarray) -> None:
+    """Raise `ValueError` for pixels that are not (H, W, 3) uint8, or empty."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        kind = getattr(pixels, "dtype", type(pixels).__name__)
+        raise ValueError(f"an image must be a NumPy array of uint8, not {kind}: convert it to RGB uint8 first")
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+        raise ValueError(f"an image must have shape (height, width, 3) and not be empty, not {pixels.shape}")
+
+
 def prepare_image(pixels: np.ndarray, input_size: int) -> PreparedImage:
     """Keep only the rows and columns that resizing to S × S looks at; the network input is the same to the bit.
 
@@ -36,11 +45,7 @@ def prepare_image(pixels: np.ndarray, input_size: int) -> PreparedImage:
     Raises:
         ValueError: for another dtype or shape.
     """
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
-        kind = getattr(pixels, "dtype", type(pixels).__name__)
-        raise ValueError(f"an image must be a NumPy array of uint8, not {kind}: convert it to RGB uint8 first")
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-        raise ValueError(f"an image must have shape (height, width, 3) and not be empty, not {pixels.shape}")
+    check_pixels(pixels)
     height, width = pixels.shape[:2]
     if height > 2 * input_size:
         pixels = pixels[_touched(height, input_size)]

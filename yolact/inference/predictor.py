@@ -6,8 +6,9 @@ Shapes: H × W an image, B images of a batch, S the network input's side.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from yolact.config import NmsKind
 from yolact.geometry.boxes import relative_to_pixels
 from yolact.geometry.rle import encode_mask_logits
 from yolact.images.network_input import batch_input, network_input
-from yolact.images.prepare import PreparedImage, prepare_image
+from yolact.images.prepare import PreparedImage
+from yolact.images.tiles import TileConfig, cut, prepare_for_tiles, tile_windows
 from yolact.inference.batch_postprocess import postprocess_batch
 from yolact.inference.detections import DetectionRules, Detections
 from yolact.inference.engine import make_engine
@@ -26,6 +28,7 @@ from yolact.inference.engine_choice import AskedEngine, AskedPrecision, capabili
 from yolact.inference.nms import NMS_KINDS
 from yolact.inference.postprocess import detect, instance_masks
 from yolact.inference.precision import full_float32
+from yolact.inference.tiles import MergeRules, TileDetections, merge_tiles
 from yolact.network.model import RawPredictions, Yolact
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ class Predictor:
             processes find the code in a cache), "openvino", or "auto" for the fastest of the precision.
         network: for "openvino", made earlier by `convert` of `yolact.inference.openvino_engine`; for "int8" by its
             `quantise`.
+        tile: how images that are larger than a tile are cut into tiles; None cuts none. Detections are in the frame of
+            the whole image in any case. `max_detections` is then the limit of each tile.
 
     `choice` tells which precision and engine were taken, and why.
 
@@ -78,6 +83,7 @@ class Predictor:
         batch_size: int | None = None,
         engine: AskedEngine = "auto",
         network: OpenVinoNetwork | None = None,
+        tile: TileConfig | None = None,
     ) -> None:
         nms = nms or model.config.nms.kind
         if nms not in NMS_KINDS:
@@ -91,6 +97,7 @@ class Predictor:
         self.choice = choose_engine(precision, engine, capabilities_here(self.device.type))
         self.model = model.to(self.device).eval()
         self.precision = self.choice.precision
+        self.tile = tile
         self.batch_size = batch_size or _usual_batch_size(self.device)
         self._engine = make_engine(self.model, self.device, self.choice, self.batch_size, network)
         self._has_network = threading.Lock()
@@ -114,6 +121,7 @@ class Predictor:
             self.batch_size,
             self.choice.engine,
             self._network,
+            self.tile,
         )
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -136,31 +144,57 @@ class Predictor:
 
     def prepare(self, image: np.ndarray) -> PreparedImage:
         """Drop the pixels that the network never looks at; `predict_prepared` takes the result."""
-        return prepare_image(image, self.model.config.input_size)
+        return prepare_for_tiles(image, self.model.config.input_size, self.tile)
 
     @torch.inference_mode()
     def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
         """As calling the predictor, for images that went through `prepare`, perhaps in another process."""
-        batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
-        if not batches:
-            return []
+        if self.tile is None:
+            return self._predict(images)
+        size = self.model.config.input_size
+        # tiles of all images fill the batches together; each is cut when its batch needs it
+        found = iter(self._predict(part for image in images for part in cut(image, size, self.tile)))
+        return [self._merged(image, found, self.tile) for image in images]
+
+    def _merged(self, image: PreparedImage, found: Iterator[Detections], tile: TileConfig) -> Detections:
+        """The detections of one image; takes those of its tiles, or its own, from `found`."""
+        if not tile.cuts(image.height, image.width):
+            return next(found)
+        windows = tile_windows(image.height, image.width, tile)
+        tiles = [TileDetections(window, next(found)) for window in windows]
+        whole = next(found) if tile.whole_image else None
+        rules = MergeRules(
+            tile_size=tile.size,
+            margin=-(-tile.size // self.model.config.prototype_size),
+            overlap_threshold=self._rules.settings.iou_threshold,
+            limit=tile.max_detections,
+        )
+        return merge_tiles(tiles, whole, image.height, image.width, rules)
+
+    def _predict(self, images: Iterable[PreparedImage]) -> list[Detections]:
+        """Run the network on images as they are; one `Detections` for each, in order."""
+        inputs = iter(images)
+        batches = iter(lambda: list(islice(inputs, self.batch_size)), [])
         if self.device.type == "cuda":
             return self._predict_on_gpu(batches)
         detections: list[Detections] = []
-        inputs = map(self._network_inputs, batches)
-        first = next(inputs)
+        batch = next(batches, None)
+        if batch is None:
+            return detections
+        first = self._network_inputs(batch)
         with self._has_network:
             running = self._engine.start(first)
-            for batch in batches[:-1]:
-                following = next(inputs)
+            for following in batches:
+                following_inputs = self._network_inputs(following)
                 raw = running()
                 # the next batch is in the network while this one's masks are made
-                running = self._engine.start(following)
+                running = self._engine.start(following_inputs)
                 detections += self.postprocess(raw, batch)
+                batch = following
             raw = running()
-        return detections + self.postprocess(raw, batches[-1])
+        return detections + self.postprocess(raw, batch)
 
-    def _predict_on_gpu(self, batches: Sequence[Sequence[PreparedImage]]) -> list[Detections]:
+    def _predict_on_gpu(self, batches: Iterable[Sequence[PreparedImage]]) -> list[Detections]:
         """Has the next batch in the network's stream while the one before is post-processed in a stream of its own."""
         stream = torch.cuda.Stream(self.device)
         detections: list[Detections] = []
@@ -181,7 +215,8 @@ class Predictor:
             if running:
                 finish()
             running.append((raw, launched, batch))
-        finish()
+        if running:
+            finish()
         return detections
 
     @torch.inference_mode()

@@ -1,0 +1,135 @@
+"""Cuts large images into tiles, so that the network sees small objects at their own size.
+
+Does not import torch: processes that only decode and prepare images use this too.
+
+Shapes: H × W the image, T the side of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from yolact.images.prepare import PreparedImage, check_pixels, prepare_image
+
+#: the smallest tile, in pixels: a smaller one has too few pixels to recognise an object in
+SMALLEST_TILE = 32
+
+
+@dataclass(frozen=True)
+class TileConfig:
+    """How an image that is larger than a tile is cut. Raises `ValueError` for values out of their range."""
+
+    size: int
+    """T, side of a tile in pixels of the image, at least 32. An image of at most T × T pixels is not cut."""
+    overlap: float = 0.2
+    """Share of a tile that it has in common with the next one, 0..0.5. It should be larger than the usual object: then
+    nearly every object is whole in some tile. With 0, objects at the edge of a tile stay in pieces."""
+    whole_image: bool = True
+    """Also run the network on the whole image, resized as without tiles, for objects that are larger than a tile."""
+    max_detections: int | None = None
+    """Most detections of a tiled image; None for no limit. A tile has the limit of an image that is not cut."""
+
+    def __post_init__(self) -> None:
+        if self.size < SMALLEST_TILE:
+            raise ValueError(f"the size of a tile must be at least {SMALLEST_TILE} pixels, not {self.size}")
+        if not 0 <= self.overlap <= 0.5:
+            raise ValueError(f"the overlap of tiles must lie in 0..0.5, not {self.overlap}")
+        if self.max_detections is not None and self.max_detections < 1:
+            raise ValueError(f"max_detections of a tiled image must be at least 1, not {self.max_detections}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels from the beginning of a tile to that of the next one."""
+        return self.size - round(self.size * self.overlap)
+
+    def cuts(self, height: int, width: int) -> bool:
+        """Whether an image of this size is cut."""
+        return max(height, width) > self.size
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of an image, in pixels; the right and the bottom end are not part of it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left
+
+
+def tile_windows(height: int, width: int, tile: TileConfig) -> list[Window]:
+    """The tiles of an image, row by row.
+
+    Together they cover every pixel of the image and none outside of it. Each is T × T pixels. The last one of a row or
+    column is shifted inwards, so it may overlap more than the others. Along a side that is shorter than T, tiles are as
+    long as the image.
+    """
+    return [
+        Window(left, top, min(left + tile.size, width), min(top + tile.size, height))
+        for top in _starts(height, tile)
+        for left in _starts(width, tile)
+    ]
+
+
+def _starts(length: int, tile: TileConfig) -> list[int]:
+    if length <= tile.size:
+        return [0]
+    return [*range(0, length - tile.size, tile.stride), length - tile.size]
+
+
+def prepare_for_tiles(pixels: np.ndarray, input_size: int, tile: TileConfig | None) -> PreparedImage:
+    """What `prepare_image` gives; if the image will be cut, all its pixels, because its tiles need them.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB, not empty.
+        input_size: side of the network's input.
+        tile: how large images are cut; None if none is.
+
+    Raises:
+        ValueError: for another dtype or shape.
+    """
+    check_pixels(pixels)
+    height, width = pixels.shape[:2]
+    if tile is None or not tile.cuts(height, width):
+        return prepare_image(pixels, input_size)
+    return PreparedImage(np.ascontiguousarray(pixels), height, width)
+
+
+def cut(image: PreparedImage, input_size: int, tile: TileConfig) -> Iterator[PreparedImage]:
+    """What the network gets of one image: the tiles in the order of `tile_windows`, then the whole image if asked for.
+
+    An image that is not cut comes back as it is. Each tile is the same as that part of the image on its own.
+
+    Raises:
+        ValueError: for an image that is larger than a tile and was not prepared by `prepare_for_tiles`.
+    """
+    if not tile.cuts(image.height, image.width):
+        yield image
+        return
+    if image.pixels.shape[:2] != (image.height, image.width):
+        raise ValueError(
+            f"an image of {image.width} × {image.height} pixels was prepared without its tiles: "
+            "prepare it with `prepare_for_tiles`, or with the predictor that gets it"
+        )
+    for window in tile_windows(image.height, image.width, tile):
+        yield prepare_image(image.pixels[window.top : window.bottom, window.left : window.right], input_size)
+    if tile.whole_image:
+        yield prepare_image(image.pixels, input_size)
+
+
+def count_inputs(height: int, width: int, tile: TileConfig) -> int:
+    """How many inputs of the network an image of this size makes."""
+    if not tile.cuts(height, width):
+        return 1
+    return len(_starts(height, tile)) * len(_starts(width, tile)) + tile.whole_image
