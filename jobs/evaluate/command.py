@@ -7,12 +7,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from jobs import storage
-from jobs.evaluate.lines import score_lines
+from jobs.evaluate.lines import quality_lines, score_lines
+from jobs.evaluate.policy import policy_lines, policy_of, policy_yaml
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import match_labels, read_ground_truth
 from jobs.table.read import read_labels
 from yolact.coco.annotations import coco_json
-from yolact.coco.evaluation import evaluate_instances
+from yolact.coco.evaluation import evaluate_and_match
+from yolact.coco.quality import measure_quality
 
 if TYPE_CHECKING:
     from jobs.evaluate.options import EvaluateConfig
@@ -28,17 +30,27 @@ def evaluate(config: EvaluateConfig) -> list[str]:
         )
     matched = match_labels(read_labels(config.labels), truth)
     content = coco_json(truth)
-    scores = {limit: evaluate_instances(content, matched.detections, limit) for limit in config.max_detections}
+    evaluations = {limit: evaluate_and_match(content, matched.detections, limit) for limit in config.max_detections}
+    most = max(config.max_detections)
+    quality = measure_quality(content, matched.detections, evaluations[most], config.score_threshold)
+    policy = None if config.write_policy is None else policy_of(quality, config.wanted_precision)
     if config.output is not None:
         written = {
             "counts": asdict(matched.counts),
             "scores": {
-                str(limit): {kind: asdict(result) for kind, result in by_kind.items()}
-                for limit, by_kind in scores.items()
+                str(limit): {kind: asdict(result) for kind, result in evaluation.scores.items()}
+                for limit, evaluation in evaluations.items()
             },
+            "curves": {"max_detections": most, **quality.to_dict()},
         }
-        storage.put_atomic(config.output, json.dumps(written, indent=1).encode())
+        storage.put_atomic(config.output, json.dumps(written).encode())
+    if config.write_policy is not None and policy is not None:
+        text = policy_yaml(policy, config.ground_truth, config.wanted_precision)
+        storage.put_atomic(config.write_policy, text.encode())
     lines = list(matched.counts.lines())
-    for by_kind in scores.values():
-        lines += score_lines(by_kind, config.per_class)
+    for evaluation in evaluations.values():
+        lines += score_lines(evaluation.scores, config.per_class)
+    lines += quality_lines(quality, config.per_class)
+    if config.write_policy is not None and policy is not None:
+        lines += policy_lines(policy, config.write_policy)
     return lines
