@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from yolact.config import CONFIGS, YolactConfig
-    from yolact.images.tiles import TileConfig
+    from yolact.images.tile_config import TileConfig
     from yolact.inference.detections import Detections
     from yolact.inference.predictor import Predictor
     from yolact.network.model import RawPredictions, Yolact, build_yolact
@@ -37,7 +37,7 @@ _HOME = {
     "Detections": "inference.detections",
     "Predictor": "inference.predictor",
     "RawPredictions": "network.model",
-    "TileConfig": "images.tiles",
+    "TileConfig": "images.tile_config",
     "Yolact": "network.model",
     "YolactConfig": "config",
     "YolactWithLoss": "training.losses",

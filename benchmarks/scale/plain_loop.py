@@ -68,13 +68,13 @@ def run_plain_loop(output: Output, scratch: Path, *, input_size: int, images: in
 class _TimedDecoder:
     """Calls `decode_and_prepare` and adds up its CPU time."""
 
-    def __init__(self, decode: Callable[[bytes, InputLimits, int], PreparedImage] = decode_and_prepare) -> None:
+    def __init__(self, decode: Callable[[bytes, ReadSettings], PreparedImage] = decode_and_prepare) -> None:
         self._decode = decode
         self.seconds = 0.0
 
-    def __call__(self, data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
+    def __call__(self, data: bytes, read: ReadSettings) -> PreparedImage:
         start = time.process_time()
         try:
-            return self._decode(data, limits, input_size)
+            return self._decode(data, read)
         finally:
             self.seconds += time.process_time() - start

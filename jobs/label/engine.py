@@ -92,5 +92,6 @@ def predictor_settings(
         nms=record.nms,
         batch_size=config.batch_size,
         engine=record.engine,
+        tile=lake.read.tile,
         network=network_for_actors(record, lake, model, weights, plan, keep_quantisation=keep_quantisation),
     )

@@ -22,6 +22,10 @@ IN_IDENTITY = {
     "score_threshold": "score_threshold",
     "max_detections": "max_detections",
     "nms": "nms",
+    "tile": "tile",
+    "tile_overlap": "tile_overlap",
+    "tile_whole_image": "tile_whole_image",
+    "tiled_max_detections": "tiled_max_detections",
     "precision": "precision",
     "engine": "engine",
     "max_pixels": "max_pixels",
@@ -51,7 +55,8 @@ NOT_IN_IDENTITY = {
 def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
     """The identity of the run that `config` asks for, as JSON values.
 
-    The two column names are in it only if they are given: without them it equals the identity of earlier versions.
+    Column names are in it only if they are given, and options of tiles only with `--tile`: without them it equals the
+    identity of earlier versions.
     """
     identity = {
         "schema_version": SCHEMA_VERSION,
@@ -68,6 +73,9 @@ def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
     }
     for name in ("image_column", "id_column"):
         if getattr(config, name) is not None:
+            identity[name] = getattr(config, name)
+    if config.tile is not None:
+        for name in ("tile", "tile_overlap", "tile_whole_image", "tiled_max_detections"):
             identity[name] = getattr(config, name)
     # as it will be read back: JSON turns tuples into lists
     return dict(json.loads(json.dumps(identity)))

@@ -27,7 +27,7 @@ from jobs.label.manifest.listing import LakeState, compare, listing_digest, part
 from jobs.label.manifest.mending import mend
 from jobs.label.manifest.parts import Generation, Part, Sizes, all_parts, read_generations, remove_strays
 from jobs.label.manifest.relabel import replace_changed
-from jobs.label.options import LabelConfig
+from jobs.label.options import LabelConfig, tile_config
 from jobs.label.pipeline.actor import Pipeline
 from jobs.label.pipeline.bundles import units_per_bundle
 from jobs.label.pipeline.passes import Backlog, Passes, Totals
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from yolact.network.model import Yolact
 
 log = logging.getLogger(__name__)
+
+#: bytes of the files of one unit, about, if images are cut into tiles: all pixels of a unit are then in memory at once
+_BYTES_PER_TILED_UNIT = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ class LabelRun:
 
     def _indexing(self) -> Indexing:
         sizes = Sizes(self.config.images_per_part, self.config.images_per_unit)
+        if self.config.tile is not None:
+            sizes = dataclasses.replace(sizes, bytes_per_unit=_BYTES_PER_TILED_UNIT)
         return Indexing(self.output, sizes, self._columns, self.lease, self.config.limit)
 
     def _index(self, generations: list[Generation], new: Sequence[Source], nodes: Sequence[Node]) -> Growth:
@@ -203,7 +208,7 @@ class LabelRun:
 
     def _label(self, model: Yolact, growth: Growth, plan: Plan) -> RunEnd:
         limits = InputLimits(self.config.max_pixels, self.config.max_bytes)
-        read = ReadSettings(limits, self._columns, self.model.config.input_size)
+        read = ReadSettings(limits, self._columns, self.model.config.input_size, tile_config(self.config))
         indexed = IndexedLake(self.output, growth.parts_before, read)
         settings = predictor_settings(
             self.config,

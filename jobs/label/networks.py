@@ -6,6 +6,7 @@ The actors get it through Ray's object store. A later start of the run reads the
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -117,11 +118,13 @@ def _fetch_and_quantise(
     torch.set_num_threads(threads)
     digest = hashlib.sha256(json.dumps([_INT8_RECIPE, weights_sha256, *_versions()]).encode())
     images = []
+    # one input for each image, also where images are cut into tiles
+    whole = dataclasses.replace(read, tile=None)
     for data in lake.fetch_rows(rows, max_bytes=read.limits.max_bytes, columns=read.columns):
         if not isinstance(data, bytes):
             continue
         try:
-            images.append(decode_and_prepare(data, read.limits, read.input_size))
+            images.append(decode_and_prepare(data, whole))
         except ImageError:
             continue
         digest.update(hashlib.sha256(data).digest())

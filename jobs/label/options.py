@@ -25,6 +25,7 @@ from jobs.runtime.options import (
     check_shares,
     parse_count_range,
 )
+from yolact.images.tile_config import LARGEST_OVERLAP, SMALLEST_TILE, TileConfig
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,17 @@ class LabelConfig:
     weights: Weights = None
     score_threshold: ScoreThreshold = 0.15
     max_detections: int | None = None
-    """Most instances of one image; the model's own number (100 for the COCO models) if not given."""
+    """Most instances of one image, or of one tile; the model's own number (100 for the COCO models) if not given."""
     nms: Literal["fast", "fast-cross-class", "standard"] | None = None
     """Which non-maximum suppression; the model's own (fast for the COCO models, standard for nuclei) if not given."""
+    tile: int | None = None
+    """Cut images that are larger than this into square tiles of so many pixels, for small objects in large images."""
+    tile_overlap: float = 0.2
+    """Share of a tile that the next one shows too (0 to 0.5): more than the usual object."""
+    tile_whole_image: bool = True
+    """With --tile: also label each image as a whole, for objects that are larger than a tile."""
+    tiled_max_detections: int | None = None
+    """With --tile: most instances of an image that is cut; no limit if not given."""
     precision: Precision = "auto"
     engine: Engine = "auto"
     device: Device = "auto"
@@ -93,9 +102,30 @@ def check_options(config: LabelConfig) -> None:
         parse_count_range("--num-actors", config.num_actors)
     if config.precision == "int8" and (config.engine not in ("auto", "openvino") or config.device == "cuda"):
         raise UsageError("--precision int8 runs by openvino on CPUs alone: leave --engine and --device to auto")
+    _check_tiles(config)
     check_shares(config, "score_threshold", "max_error_rate")
     check_at_least(
         config,
         1,
         *("max_detections", "batch_size", "limit", "max_pixels", "max_bytes", "images_per_unit", "images_per_part"),
     )
+
+
+def tile_config(config: LabelConfig) -> TileConfig | None:
+    """How images are cut; None without `--tile`. The options were checked by `check_options`."""
+    if config.tile is None:
+        return None
+    return TileConfig(config.tile, config.tile_overlap, config.tile_whole_image, config.tiled_max_detections)
+
+
+def _check_tiles(config: LabelConfig) -> None:
+    if config.tile is None:
+        given = (config.tile_overlap, config.tile_whole_image, config.tiled_max_detections)
+        if given != (LabelConfig.tile_overlap, LabelConfig.tile_whole_image, LabelConfig.tiled_max_detections):
+            raise UsageError("the options of tiles need --tile, the side of a tile in pixels")
+        return
+    check_at_least(config, SMALLEST_TILE, "tile")
+    check_at_least(config, 1, "tiled_max_detections")
+    # `not <=`, so that NaN is refused too
+    if not 0 <= config.tile_overlap <= LARGEST_OVERLAP:
+        raise UsageError(f"--tile-overlap {config.tile_overlap}: must lie between 0 and {LARGEST_OVERLAP}")

@@ -13,6 +13,7 @@ from jobs.label.networks import converted, quantise_on_lake, read_quantised
 from jobs.label.pipeline.stages import IndexedLake
 from jobs.label.plan import Plan
 from jobs.table.record import RunRecord
+from yolact.images.tile_config import TileConfig
 from yolact.inference.engine_choice import capabilities_here
 from yolact.inference.predictor import Predictor
 from yolact.network.model import Yolact
@@ -61,6 +62,7 @@ class PredictorSettings:
     nms: str
     batch_size: int | None
     engine: str
+    tile: TileConfig | None
     network: ObjectRef | None
     """the model as an OpenVINO network, if that engine runs it"""
 
@@ -75,6 +77,7 @@ class PredictorSettings:
             "nms": self.nms,
             "batch_size": self.batch_size,
             "engine": self.engine,
+            "tile": self.tile,
             "network": None if self.network is None else ray.get(self.network),
         }
         predictor = Predictor(ray.get(self.model), **options)

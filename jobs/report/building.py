@@ -142,9 +142,18 @@ def _survey(runner: PieceRunner, work: _SurveyPiece) -> _Survey:
 def _review(runner: PieceRunner, numbers: Numbers, table: LabelTable, most: int) -> list[Suspect]:
     if most == 0:
         return []
-    limit = (table.run or RunRecord()).thresholds.max_detections
+    limit = most_instances(table.run or RunRecord())
     work = _ReviewPiece(Reviewer(numbers.size_medians(), limit), most)
     return worst((suspect for suspects in runner.over(work) for suspect in suspects), most)
+
+
+def most_instances(run: RunRecord) -> int | None:
+    """The limit of instances of an image; None if there is none, or if it is not known."""
+    if "tile" in run.identity:
+        # the usual limit is then that of a tile
+        limit: int | None = run.identity["tiled_max_detections"]
+        return limit
+    return run.thresholds.max_detections
 
 
 def make_picks(chosen: Mapping[str, Sequence[Candidate]], suspects: Iterable[Suspect]) -> dict[int, list[Pick]]:

@@ -20,7 +20,8 @@ from yolact.geometry.boxes import relative_to_pixels
 from yolact.geometry.rle import encode_mask_logits
 from yolact.images.network_input import batch_input, network_input
 from yolact.images.prepare import PreparedImage
-from yolact.images.tiles import TileConfig, cut, prepare_for_tiles, tile_windows
+from yolact.images.tile_config import TileConfig
+from yolact.images.tiles import cut, prepare_for_tiles, tile_windows
 from yolact.inference.batch_postprocess import postprocess_batch
 from yolact.inference.detections import DetectionRules, Detections
 from yolact.inference.engine import make_engine

@@ -28,7 +28,9 @@ from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
 from jobs.table.schema import STATUS_OK
 from yolact.images.decode import ImageError, decode_image
-from yolact.images.prepare import PreparedImage, prepare_image
+from yolact.images.prepare import PreparedImage
+from yolact.images.tile_config import TileConfig
+from yolact.images.tiles import count_inputs, prepare_for_tiles
 
 if TYPE_CHECKING:
     from yolact.inference.predictor import Detections
@@ -59,6 +61,8 @@ class ReadSettings:
     columns: lake.ParquetColumns
     input_size: int
     """side of the network's square input in pixels"""
+    tile: TileConfig | None = None
+    """how images that are larger than a tile are cut; None cuts none"""
 
 
 @dataclass(frozen=True)
@@ -92,20 +96,20 @@ def _timed(record: UnitRecord, stage: str) -> Iterator[None]:
     record.seconds[stage] = record.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def decode_and_prepare(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
-    """Decode the bytes of an image file and resize the image for the model. Raises `ImageError`."""
-    pixels = decode_image(data, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes)
-    return prepare_image(pixels, input_size)
+def decode_and_prepare(data: bytes, read: ReadSettings) -> PreparedImage:
+    """Decode the bytes of an image file and keep the pixels that the model needs. Raises `ImageError`."""
+    pixels = decode_image(data, max_pixels=read.limits.max_pixels, max_bytes=read.limits.max_bytes)
+    return prepare_for_tiles(pixels, read.input_size, read.tile)
 
 
 #: a decoder that takes longer is stuck and is ended; no image within the limits takes this long
 TIMEOUT_SECONDS = 120.0
 
 
-def decode_in_child(data: bytes, limits: InputLimits, input_size: int) -> PreparedImage:
+def decode_in_child(data: bytes, read: ReadSettings) -> PreparedImage:
     """`decode_and_prepare` in a child process. If the child dies, raises `ImageError` of status "undecodable"."""
     try:
-        return lake.call_in_child(decode_and_prepare, TIMEOUT_SECONDS, data, limits, input_size)
+        return lake.call_in_child(decode_and_prepare, TIMEOUT_SECONDS, data, read)
     except lake.ChildDiedError as error:
         if error.timed_out:
             raise ImageError("undecodable", f"decoding took more than {TIMEOUT_SECONDS:.0f} s and was ended") from None
@@ -116,7 +120,7 @@ def decode_in_child(data: bytes, limits: InputLimits, input_size: int) -> Prepar
 class PassMode:
     """How one pass over the missing units handles their images."""
 
-    decode: Callable[[bytes, InputLimits, int], PreparedImage]
+    decode: Callable[[bytes, ReadSettings], PreparedImage]
     """Makes the prepared image from the encoded bytes; raises `ImageError`."""
     fetch_in_child: bool
     """Rows of Parquet files are read in a child process, because a broken file can kill the process that reads it."""
@@ -209,9 +213,11 @@ def _fetch(unit: int, output: Output, read: ReadSettings, mode: PassMode) -> _Fe
 def _decode(fetched: _Fetched, read: ReadSettings, mode: PassMode) -> pa.Table:
     with _timed(fetched.record, "decode"):
         images = [
-            _unit_image(row, data, lambda encoded: mode.decode(encoded, read.limits, read.input_size))
+            _unit_image(row, data, lambda encoded: mode.decode(encoded, read))
             for row, data in zip(fetched.rows, fetched.data, strict=True)
         ]
+    prepared = [image.prepared for image in images if image.prepared is not None]
+    fetched.record.inputs = sum(count_inputs(image.height, image.width, read.tile) for image in prepared)
     return pack_unit(fetched.record, images)
 
 

@@ -52,11 +52,13 @@ class UnitRecord:
     """What a worker reports to the driver about a unit. The unit is committed if `problem` is None.
 
     `problem` is one line. `unreachable` is True if the store did not answer (run again), False if the work failed.
-    `seconds` has the time of each stage, `retries` the retries by reason, `failures` the failed images by status.
+    `inputs` is how often the network runs for the unit's images, once for each tile. `seconds` has the time of each
+    stage, `retries` the retries by reason, `failures` the failed images by status.
     """
 
     unit: int
     images: int = 0
+    inputs: int = 0
     instances: int = 0
     problem: str | None = None
     unreachable: bool = False

@@ -33,8 +33,22 @@ OTHER = {
     "num_actors": "2",
     "relabel_changed": True,
     "any_name": True,
+    "tile_overlap": 0.3,
+    "tile_whole_image": False,
 }
-NUMBERS = {"max_detections", "limit", "max_pixels", "max_bytes", "batch_size", "images_per_unit", "images_per_part"}
+#: options that mean something only with others
+WITH_TILES = dataclasses.replace(BASE, tile=768)
+NUMBERS = {
+    "tile",
+    "tiled_max_detections",
+    "max_detections",
+    "limit",
+    "max_pixels",
+    "max_bytes",
+    "batch_size",
+    "images_per_unit",
+    "images_per_part",
+}
 
 
 def test_every_option_is_classified_once():
@@ -45,8 +59,9 @@ def test_every_option_is_classified_once():
 @pytest.mark.parametrize("name", sorted(FIELDS - {"config", "weights"}))
 def test_an_option_changes_the_identity_if_it_should(name):
     value = OTHER.get(name, 7 if name in NUMBERS else "another")
-    changed = make_identity(dataclasses.replace(BASE, **{name: value}), MODEL)
-    same = identity_hash(changed) == identity_hash(make_identity(BASE, MODEL))
+    base = WITH_TILES if name.startswith("tile") else BASE
+    changed = make_identity(dataclasses.replace(base, **{name: value}), MODEL)
+    same = identity_hash(changed) == identity_hash(make_identity(base, MODEL))
     assert same is (name not in IN_IDENTITY)
     if not same:
         assert changed[IN_IDENTITY[name]] == value

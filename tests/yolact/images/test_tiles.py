@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolact.images.prepare import prepare_image
-from yolact.images.tiles import TileConfig, count_inputs, cut, prepare_for_tiles, tile_windows
+from yolact.images.tile_config import TileConfig
+from yolact.images.tiles import count_inputs, cut, prepare_for_tiles, tile_windows
 
 sides = st.integers(1, 400)
 

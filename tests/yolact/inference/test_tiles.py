@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from yolact.images.tiles import TileConfig, Window, tile_windows
+from yolact.images.tile_config import TileConfig
+from yolact.images.tiles import Window, tile_windows
 from yolact.inference.detections import Detections
 from yolact.inference.tiles import MergeRules, TileDetections, merge_tiles
 
