@@ -4,7 +4,7 @@
 
 Every stand-in is a model actor with a GPU that only Ray counts, and sleeps for each image. So nearly all cores are left
 for what feeds it. Their starts take turns on the cores of one machine, where real nodes start beside each other; so the
-stand-ins wait until all have started. Writes fleet.json and prints it: the share of time that the stand-ins slept, from
+stand-ins wait until each of them has its first images. Writes fleet.json and prints it: the share of time that the stand-ins slept, from
 the first sleep to the end of the last, the driver's CPU time, and whether a model actor was started twice.
 """
 
@@ -28,11 +28,12 @@ from benchmarks.harness import run_benchmark
 from benchmarks.scale.stand_in import fixed_detections, save_stand_in_checkpoint, write_lake
 from jobs.label.command import label_lake
 from jobs.label.options import LabelConfig
+from jobs.runtime.ray_session import WORKER_ENVIRONMENT
 from yolact.images.prepare import PreparedImage
 from yolact.inference.predictor import Detections
 
 _IMAGES_PER_UNIT = 64
-#: seconds that a stand-in waits for the others to start
+#: seconds that a stand-in waits for the others' first images
 _START_SECONDS = 600.0
 _SAMPLE_SECONDS = 0.5
 
@@ -73,21 +74,28 @@ class SleepingPredictor:
     batch_size = _IMAGES_PER_UNIT
 
     def __init__(self, folder: Path, *, gpus: int, seconds_per_image: float) -> None:
-        self._seconds, self._lock = seconds_per_image, threading.Lock()
-        started = folder / "started"
-        (started / str(os.getpid())).touch()
-        end = time.monotonic() + _START_SECONDS
-        while len(list(started.iterdir())) < gpus and time.monotonic() < end:
-            time.sleep(0.1)
+        self._seconds, self._gpus, self._lock = seconds_per_image, gpus, threading.Lock()
+        self._started = folder / "started"
         self._slept = (folder / f"slept-{os.getpid()}").open("w")
 
     def predict_prepared(self, images: Sequence[PreparedImage]) -> list[Detections]:
         """The same ellipses in each image, after the time that a GPU would take."""
         with self._lock:
+            self._wait_for_the_others()
             begin = time.time()
             time.sleep(self._seconds * len(images))
             print(begin, time.time(), file=self._slept, flush=True)
         return [fixed_detections(image.height, image.width) for image in images]
+
+
+    def _wait_for_the_others(self) -> None:
+        mine = self._started / str(os.getpid())
+        if mine.exists():
+            return
+        mine.touch()
+        end = time.monotonic() + _START_SECONDS
+        while len(list(self._started.iterdir())) < self._gpus and time.monotonic() < end:
+            time.sleep(0.1)
 
 
 @dataclass
@@ -136,7 +144,8 @@ def measure(config: FleetConfig, folder: Path) -> FleetFigures:
     def make_predictor(threads: int) -> SleepingPredictor:
         return SleepingPredictor(folder, gpus=config.gpus, seconds_per_image=1 / config.images_per_second)
 
-    # without a GPU of its own that CUDA would show, Ray is told how many to count
+    # as `yolact label` starts a Ray of its own; without a GPU that CUDA would show, Ray is told how many to count
+    os.environ.update(WORKER_ENVIRONMENT)
     ray.init(num_gpus=config.gpus, include_dashboard=False, logging_level=logging.ERROR)
     try:
         with _watch_driver() as driver:

@@ -47,7 +47,12 @@ class Plan:
     @property
     def bundles_per_actor(self) -> int:
         """How many bundles an actor works on: one for each decode task of its own, and one that waits for its turn."""
-        return -(-self.decode_tasks // self.max_actors) + 1
+        return self.decode_tasks_per_actor + 1
+
+    @property
+    def decode_tasks_per_actor(self) -> int:
+        """How many decode tasks one actor has at the same time, at most."""
+        return -(-self.decode_tasks // self.max_actors)
 
     def waits_for(self, free: Node) -> str | None:
         """A sentence on what the start has to wait for in a cluster with `free` resources; None if it need not wait."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -34,8 +36,10 @@ _RETRIES_AFTER_A_CRASH = 2
 #: one unit has the network while the actor unpacks another one, or makes its last masks. These threads last as long as
 #: the actor, because on a GPU each thread records CUDA graphs of its own
 _MODEL_THREADS = 2
+#: units of a bundle that are unpacked, labelled or committed at the same time; a commit takes a tenth of a second in S3
+_UNITS_AT_ONCE = _MODEL_THREADS + 2
 #: records are sent to the driver at most this often
-_TELL_SECONDS = 1.0
+_TELL_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class ModelActor:
         start_decoder.options(num_cpus=pipeline.plan.decode_cpus).remote()
         self._predictor = pipeline.make_predictor(pipeline.plan.threads)
         self._threads = ThreadPoolExecutor(_MODEL_THREADS, "model")
+        # a decode task keeps its CPUs while it waits for the model: with more than its share at once, an actor would
+        # take those of another actor, whose model then has nothing to do
+        self._decode_turns = threading.Semaphore(pipeline.plan.decode_tasks_per_actor)
 
     def ready(self) -> None:
         """Return once the model is loaded."""
@@ -83,15 +90,32 @@ class ModelActor:
         labeller = Labeller(self._predictor, self._pipeline.destination, mode, self._threads)
         records: list[UnitRecord] = []
         told = time.monotonic()
-        for packed in self._decoded(list(units), mode):
-            record = packed if isinstance(packed, UnitRecord) else labeller(packed)
-            self._count(record)
-            self._log(record)
-            records.append(record)
-            if time.monotonic() - told > _TELL_SECONDS:
-                yield records
-                records, told = [], time.monotonic()
+        with ThreadPoolExecutor(_UNITS_AT_ONCE, "unit") as pool:
+            for done in self._finished(self._decoded(list(units), mode), labeller, pool):
+                for record in done:
+                    self._count(record)
+                    self._log(record)
+                records += done
+                if time.monotonic() - told > _TELL_SECONDS:
+                    yield records
+                    records, told = [], time.monotonic()
         yield records
+
+    def _finished(
+        self, decoded: Iterable[pa.Table | UnitRecord], labeller: Labeller, pool: Executor
+    ) -> Iterator[list[UnitRecord]]:
+        """Label the units side by side, so that a unit has the network while another one is committed."""
+        working: set[Future[UnitRecord]] = set()
+        for packed in decoded:
+            if isinstance(packed, UnitRecord):
+                yield [packed]
+                continue
+            working.add(pool.submit(labeller, packed))
+            enough = len(working) >= _UNITS_AT_ONCE
+            done, working = wait(working, None if enough else 0.0, FIRST_COMPLETED)
+            yield [future.result() for future in done]
+        for future in as_completed(working):
+            yield [future.result()]
 
     def label_all(self, units: Sequence[int], mode: PassMode) -> list[UnitRecord]:
         """The same, in one list at the end."""
@@ -101,12 +125,9 @@ class ModelActor:
         """Each unit in order, as packed by `fetch_and_decode`; a record with a problem if its process died."""
         crashes = 0
         while units:
-            stream = decode_units.options(
-                num_cpus=self._pipeline.plan.decode_cpus, _generator_backpressure_num_objects=_UNITS_AHEAD
-            ).remote(units, self._pipeline.output, self._pipeline.read, mode)
             try:
-                for reference in stream:
-                    yield ray.get(reference)
+                for packed in self._decode_task(units, mode):
+                    yield packed
                     units, crashes = units[1:], 0
             except ray.exceptions.RayError as error:
                 # the process or its node died, or the stage itself failed; the next try begins with the unit it was at
@@ -114,6 +135,19 @@ class ModelActor:
                 if crashes > _RETRIES_AFTER_A_CRASH:
                     yield UnitRecord(units[0], problem=f"decoding died: {last_line(error)}")
                     units, crashes = units[1:], 0
+
+    def _decode_task(self, units: Sequence[int], mode: PassMode) -> Iterator[pa.Table]:
+        """Each unit as packed by `fetch_and_decode`, from one decode task. Raises `RayError` where the task died."""
+        with contextlib.ExitStack() as turn:
+            turn.enter_context(self._decode_turns)
+            stream = decode_units.options(
+                num_cpus=self._pipeline.plan.decode_cpus, _generator_backpressure_num_objects=_UNITS_AHEAD
+            ).remote(units, self._pipeline.output, self._pipeline.read, mode)
+            for come, reference in enumerate(stream, start=1):
+                if come + _UNITS_AHEAD >= len(units):
+                    # the task makes its last units without waiting, so the next bundle's task may start
+                    turn.close()
+                yield ray.get(reference)
 
     def _log(self, record: UnitRecord) -> None:
         fields = {name: value for name, value in asdict(record).items() if value not in (None, {}, False)}
