@@ -39,7 +39,7 @@ _MODEL_THREADS = 2
 #: units of a bundle that are unpacked, labelled or committed at the same time; a commit takes a tenth of a second in S3
 _UNITS_AT_ONCE = _MODEL_THREADS + 2
 #: records are sent to the driver at most this often
-_TELL_SECONDS = 2.0
+_TELL_SECONDS = 3.0
 
 
 @dataclass(frozen=True)

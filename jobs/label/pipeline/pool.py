@@ -29,7 +29,7 @@ from jobs.table.output import Output
 log = logging.getLogger(__name__)
 
 #: how long the driver gathers records before it takes them in together
-_GATHER_SECONDS = 0.1
+_GATHER_SECONDS = 0.25
 #: a cluster of fixed size counts as stuck if no record and no new actor comes for this long
 _NO_PROGRESS_SECONDS = 600.0
 #: actors that may die without a record between their deaths, for each actor of the pool
