@@ -15,7 +15,7 @@ import numpy as np
 
 from yolact.geometry.rle import Rle, encode_flips
 
-#: masks whose run lengths are unpacked together: limits the memory for intermediate values
+#: masks whose run lengths are unpacked or packed together: limits the memory for intermediate values
 _MASKS_AT_ONCE = 16_384
 #: pairs of runs that are intersected together, about
 _PAIRS_AT_ONCE = 1 << 22
@@ -161,6 +161,12 @@ class Overlaps:
     def take(self, index: np.ndarray) -> Overlaps:
         return Overlaps(self.one[index], self.other[index], self.pixels[index])
 
+    def among(self, kept: np.ndarray) -> Overlaps:
+        """The pairs whose masks are both `kept` (N,) bool, with indices into `masks.take(np.flatnonzero(kept))`."""
+        pairs = self.take(kept[self.one] & kept[self.other])
+        place = np.cumsum(kept) - 1
+        return Overlaps(place[pairs.one], place[pairs.other], pairs.pixels)
+
 
 def find_overlaps(masks: MaskRuns, groups: np.ndarray) -> Overlaps:
     """The pairs of masks of one group that have pixels in common.
@@ -232,9 +238,16 @@ def unite(masks: MaskRuns, groups: np.ndarray, count: int) -> MaskRuns:
 def encode_runs(masks: MaskRuns, width: int) -> tuple[list[Rle], np.ndarray]:
     """COCO RLE dicts of size [H, width], and (N,) int64 areas in pixels."""
     stride = masks.height * width + 1
-    owner = masks.owner
-    flips = np.stack([owner * stride + masks.start, owner * stride + masks.end], axis=1).reshape(-1)
-    return encode_flips(flips, len(masks), masks.height, width)
+    rles: list[Rle] = []
+    areas = [np.zeros(0, np.int64)]
+    for begin in range(0, len(masks), _MASKS_AT_ONCE):
+        part = masks.take(np.arange(begin, min(begin + _MASKS_AT_ONCE, len(masks))))
+        owner = part.owner
+        flips = np.stack([owner * stride + part.start, owner * stride + part.end], axis=1).reshape(-1)
+        encoded, area = encode_flips(flips, len(part), masks.height, width)
+        rles += encoded
+        areas.append(area)
+    return rles, np.concatenate(areas)
 
 
 def _offsets(counts: np.ndarray) -> np.ndarray:

@@ -113,20 +113,25 @@ def merge_tiles(
     everything = _gather(parts, height)
     from_tile = everything.source < len(tiles)
     seen = everything.take(np.flatnonzero(from_tile))
-    seen, cut = _yield_to_whole(seen, _is_cut(seen, height, width, rules.margin), rules)
-    joined, pieces_left = _join(seen, cut, rules)
-    rest = seen.take(np.flatnonzero(pieces_left))
+    cut = _is_cut(seen, height, width, rules.margin)
+    pairs = _between_tiles(seen)
+    stays = ~_yields_to_whole(seen, cut, pairs, rules)
+    seen, cut, pairs = seen.take(np.flatnonzero(stays)), cut[stays], pairs.among(stays)
+    joined, alone = _join(seen, cut, pairs, rules)
+    rest = seen.take(np.flatnonzero(alone))
     coarse = everything.take(np.flatnonzero(~from_tile))
     candidates = _together([rest, joined, coarse], height)
     tiers = np.concatenate(
         [
-            np.where(cut[pieces_left], _PIECE, _WHOLE),
+            np.where(cut[alone], _PIECE, _WHOLE),
             np.full(len(joined), _JOINED),
             _tiers_of_coarse(coarse, tiles, rules),
         ]
     )
     is_coarse = np.arange(len(candidates)) >= len(rest) + len(joined)
-    kept = _suppress(candidates, tiers, is_coarse, rules.overlap_threshold)
+    # pairs of the rest are known; only joined and whole-image detections make new ones
+    pairs = pairs.among(alone) if len(rest) == len(candidates) else _between_tiles(candidates)
+    kept = _suppress(candidates, pairs, tiers, is_coarse, rules.overlap_threshold)
     result = candidates.take(kept)
     result = result.take(result.best_first(np.zeros(len(kept)))[: rules.limit])
     rles, areas = encode_runs(result.masks, width)
@@ -197,9 +202,9 @@ def _between_tiles(candidates: _Candidates) -> Overlaps:
     return pairs.take(candidates.source[pairs.one] != candidates.source[pairs.other])
 
 
-def _yield_to_whole(seen: _Candidates, cut: np.ndarray, rules: MergeRules) -> tuple[_Candidates, np.ndarray]:
-    """Step 1: the detections that stay, and which of them are cut."""
-    pairs, areas, boxes = _between_tiles(seen), seen.masks.areas, seen.masks.boxes()
+def _yields_to_whole(seen: _Candidates, cut: np.ndarray, pairs: Overlaps, rules: MergeRules) -> np.ndarray:
+    """Step 1: (N,) bool which detections go."""
+    areas, boxes = seen.masks.areas, seen.masks.boxes()
     yields = np.zeros(len(seen), bool)
     for weak, strong in ((pairs.one, pairs.other), (pairs.other, pairs.one)):
         held = pairs.pixels > rules.overlap_threshold * areas[weak]
@@ -207,13 +212,11 @@ def _yield_to_whole(seen: _Candidates, cut: np.ndarray, rules: MergeRules) -> tu
         reaches_out = (box[:, :2] < window[:, :2]).any(axis=1) | (box[:, 2:] > window[:, 2:]).any(axis=1)
         weaker = cut[weak] | (reaches_out & (areas[strong] > areas[weak]))
         yields[weak[held & ~cut[strong] & weaker]] = True
-    stays = np.flatnonzero(~yields)
-    return seen.take(stays), cut[stays]
+    return yields
 
 
-def _join(seen: _Candidates, cut: np.ndarray, rules: MergeRules) -> tuple[_Candidates, np.ndarray]:
+def _join(seen: _Candidates, cut: np.ndarray, pairs: Overlaps, rules: MergeRules) -> tuple[_Candidates, np.ndarray]:
     """Step 2: the joined objects, and (N,) bool which detections are not part of one."""
-    pairs = _between_tiles(seen)
     pairs = pairs.take(cut[pairs.one] & cut[pairs.other])
     first, second = seen.windows[pairs.one], seen.windows[pairs.other]
     common = np.concatenate([np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])], axis=1)
@@ -278,14 +281,16 @@ def _tiers_of_coarse(coarse: _Candidates, tiles: Sequence[TileDetections], rules
     return np.where(large, _WHOLE, np.where(fits, _OTHER, _UNSEEN))
 
 
-def _suppress(candidates: _Candidates, tiers: np.ndarray, is_coarse: np.ndarray, threshold: float) -> np.ndarray:
+def _suppress(
+    candidates: _Candidates, pairs: Overlaps, tiers: np.ndarray, is_coarse: np.ndarray, threshold: float
+) -> np.ndarray:
     """Step 3: indices of what stays, rising.
 
     Of two whole detections of tiles, the later one goes if the smaller of the two is mostly inside the other. Anything
     else goes if the earlier ones cover most of it. A whole-image detection is not lost to one small detection inside
     it, and it goes if a tile's whole detection is the same object, because tiles see more detail.
     """
-    pairs, areas = _between_tiles(candidates), candidates.masks.areas
+    areas = candidates.masks.areas
     fine = (tiers == _WHOLE) & ~is_coarse
     one, other, pixels = pairs.one, pairs.other, pairs.pixels
     same = pixels > threshold * (areas[one] + areas[other] - pixels)

@@ -66,6 +66,30 @@ def test_overlaps_are_those_of_full_masks_of_the_same_group(seed):
 
 
 @pytest.mark.compute
+@settings(deadline=None)
+@given(seeds)
+def test_overlaps_among_some_masks_are_those_of_these_masks(seed):
+    runs, dense = random_case(seed)
+    kept = np.random.default_rng(seed).random(len(dense)) < 0.6
+    groups = np.zeros(len(dense), np.int64)
+    some = find_overlaps(runs.take(np.flatnonzero(kept)), groups[kept])
+    among = find_overlaps(runs, groups).among(kept)
+    for name in ("one", "other", "pixels"):
+        assert getattr(among, name).tolist() == getattr(some, name).tolist()
+
+
+@pytest.mark.compute
+def test_masks_that_are_placed_and_encoded_in_steps_are_the_same(monkeypatch):
+    cases = [random_case(seed) for seed in range(20)]
+    monkeypatch.setattr("yolact.geometry.mask_runs._MASKS_AT_ONCE", 2)
+    for (runs, dense), (again, _) in zip(cases, map(random_case, range(20)), strict=True):
+        assert again.start.tolist() == runs.start.tolist()
+        rles, areas = encode_runs(again, dense.shape[2])
+        assert [rle["counts"] for rle in rles] == encoded(dense)
+        assert areas.tolist() == runs.areas.tolist()
+
+
+@pytest.mark.compute
 def test_overlaps_that_are_found_in_steps_are_the_same(monkeypatch):
     cases = [random_case(seed)[0] for seed in range(20)]
     at_once = [find_overlaps(runs, np.zeros(len(runs), np.int64)) for runs in cases]
