@@ -4,8 +4,9 @@
 
 Every stand-in is a model actor with a GPU that only Ray counts, and sleeps for each image. So nearly all cores are left
 for what feeds it. Their starts take turns on the cores of one machine, where real nodes start beside each other; so the
-stand-ins wait until each of them has its first images. Writes fleet.json and prints it: the share of time that the stand-ins slept, from
-the first sleep to the end of the last, the driver's CPU time, and whether a model actor was started twice.
+stand-ins wait until each of them has its first images. Writes fleet.json and prints it: the share of time that the
+stand-ins slept, from the first sleep to the end of the last, the driver's CPU time, and whether a model actor was
+started twice.
 """
 
 from __future__ import annotations
@@ -86,7 +87,6 @@ class SleepingPredictor:
             time.sleep(self._seconds * len(images))
             print(begin, time.time(), file=self._slept, flush=True)
         return [fixed_detections(image.height, image.width) for image in images]
-
 
     def _wait_for_the_others(self) -> None:
         mine = self._started / str(os.getpid())
