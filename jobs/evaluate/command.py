@@ -11,7 +11,8 @@ from jobs.evaluate.lines import quality_lines, score_lines
 from jobs.evaluate.policy import policy_lines, policy_of, policy_yaml
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import match_labels, read_ground_truth
-from jobs.table.read import read_labels
+from jobs.table.policy_file import read_policy
+from jobs.table.read import open_labels
 from yolact.coco.annotations import coco_json
 from yolact.coco.evaluation import evaluate_and_match
 from yolact.coco.quality import measure_quality
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
 
 def evaluate(config: EvaluateConfig) -> list[str]:
     """Compare, write the files that `config` asks for, and return the lines to print."""
+    asked = None if config.policy is None else read_policy(config.policy)
     truth = read_ground_truth(config.ground_truth, skip_broken=config.skip_broken)
+    table = open_labels(config.labels).under(asked)
+    if table.policy is not None:
+        truth = table.policy.of_truth(truth)
     if not truth.num_objects:
         raise UsageError(
             f"{config.ground_truth} has no objects to compare with: "
             f"{len(truth.images)} images, {truth.num_crowds} crowd regions"
         )
-    matched = match_labels(read_labels(config.labels), truth)
+    matched = match_labels(table.images(), truth)
     content = coco_json(truth)
     evaluations = {limit: evaluate_and_match(content, matched.detections, limit) for limit in config.max_detections}
     most = max(config.max_detections)

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from jobs.runtime.errors import UsageError
-from jobs.runtime.options import check_shares
+from jobs.runtime.options import PolicyUri, check_shares
 
 #: COCO measures recall at this number of detections too
 _RECALL_AT = 10
@@ -24,6 +24,7 @@ class EvaluateConfig:
     """OUTPUT of `yolact label`, its labels/ folder, or one Parquet file (any fsspec URI)"""
     ground_truth: str
     """COCO instances JSON; images are matched by file name"""
+    policy: PolicyUri = None
     max_detections: tuple[int, ...] = (100,)
     """detections per image and class that count, the best ones; several numbers give several tables (COCO: 100)"""
     per_class: bool = False

@@ -19,6 +19,7 @@ from jobs.runtime.errors import UsageError
 from jobs.runtime.progress import LabelProgress
 from jobs.table.images import ImageSource
 from jobs.table.pieces import piece_runner
+from jobs.table.policy_file import read_policy
 from jobs.table.read import LabelTable, Piece, open_labels
 from jobs.table.record import RunRecord
 
@@ -63,7 +64,8 @@ class Written:
 
 def export_labels(config: ExportConfig) -> Written:
     """Write the export that `config` describes. Raises `UsageError` for what cannot be done as asked."""
-    table = open_labels(config.labels)
+    policy = None if config.policy is None else read_policy(config.policy)
+    table = open_labels(config.labels).under(policy)
     selection = Selection(config.min_score, frozenset(config.classes), config.min_area, config.max_area)
     target = destination(config)
     ids = _ids_from(config)

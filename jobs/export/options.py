@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jobs.runtime.errors import UsageError
-from jobs.runtime.options import Address, LogFormatOption, RowsPerTask, check_at_least, check_shares
+from jobs.runtime.options import Address, LogFormatOption, PolicyUri, RowsPerTask, check_at_least, check_shares
 
 #: formats that are one JSON file
 DOCUMENT_FORMATS = frozenset({"coco", "coco-results", "fiftyone", "label-studio"})
@@ -28,6 +28,7 @@ class ExportConfig:
     """Folder or prefix to write to; a URI ending in .json for the formats that are one JSON file."""
     format: Literal["coco", "coco-results", "yolo", "label-studio", "png", "geojson", "webdataset", "fiftyone"] = "coco"
     """What to write; docs/export.md describes each."""
+    policy: PolicyUri = None
     min_score: float = 0.0
     """Leave out instances that score less (0 to 1)."""
     classes: tuple[str, ...] = ()

@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from jobs.export.names import NameFacts
 from jobs.runtime.errors import UsageError
 from jobs.table.read import LabelRow, LabelTable, Piece, flatten_instances, rows_of_batch
-from jobs.table.record import RunRecord
 from jobs.table.schema import STATUS_OK
 
 
@@ -71,7 +70,7 @@ def join_facts(table: LabelTable, pieces: Sequence[PieceFacts], selection: Selec
     starts = []
     images = instances = 0
     names = NameFacts()
-    classes: dict[int, str] = dict(enumerate((table.run or RunRecord()).class_names))
+    classes: dict[int, str] = dict(enumerate(table.class_names))
     for piece in pieces:
         starts.append((images, instances))
         images += piece.images

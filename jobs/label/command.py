@@ -21,9 +21,11 @@ from jobs.lake import ParquetColumns
 from jobs.runtime.errors import EXIT_RUN_AGAIN, JobError, exit_code_for_failures
 from jobs.runtime.interrupts import stopped_by_sigterm
 from jobs.runtime.logs import configure_logging
-from jobs.runtime.model_source import resolve_model
+from jobs.runtime.model_source import ModelSource, resolve_model
 from jobs.table import record as run_record
 from jobs.table.output import Output
+from jobs.table.policy import Policy
+from jobs.table.policy_file import read_policy
 from jobs.table.record import RunRecord
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
         )
         lake.PassedOver(passed_over).report()
         model = resolve_model(config.config, config.weights)
-        identity = make_identity(config, model)
+        policy = policy_of(config, model)
+        identity = make_identity(config, model, policy)
         if make_predictor is not None:
             identity["predictor"] = f"{make_predictor.__module__}.{make_predictor.__qualname__}"
         configure_logging(config.log_format, run_record.run_id(output, identity))
@@ -75,7 +78,7 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
             # imports Ray, which a finished run does not need
             from jobs.label.labelling import LabelRun, RunInputs
 
-            inputs = RunInputs(config, output, sources, model, identity, make_predictor)
+            inputs = RunInputs(config, output, sources, model, identity, make_predictor, policy)
             try:
                 return LabelRun(inputs, begun, lease).run(loading)
             except JobError:
@@ -84,3 +87,11 @@ def label_lake(config: LabelConfig, *, make_predictor: Callable[[int], UnitPredi
                 raise
     except storage.TransientStorageError as error:
         return RunEnd(EXIT_RUN_AGAIN, complaint=f"yolact: {error}; run the same command again")
+
+
+def policy_of(config: LabelConfig, model: ModelSource) -> Policy | None:
+    """The policy that `config` names, for the classes of the model. Raises `UsageError` where it does not fit them."""
+    if config.policy is None:
+        return None
+    what = f"the model {model.config.name}"
+    return read_policy(config.policy).resolve(model.config.class_names, what, config.score_threshold)

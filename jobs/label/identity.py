@@ -14,11 +14,13 @@ from jobs.table.schema import SCHEMA_VERSION
 if TYPE_CHECKING:
     from jobs.label.options import LabelConfig
     from jobs.runtime.model_source import ModelSource
+    from jobs.table.policy import Policy
 
 #: options that decide what a row says, with the key of the identity that holds each of them
 IN_IDENTITY = {
     "config": "model",
     "weights": "weights_sha256",
+    "policy": "policy",
     "score_threshold": "score_threshold",
     "max_detections": "max_detections",
     "nms": "nms",
@@ -52,11 +54,11 @@ NOT_IN_IDENTITY = {
 }
 
 
-def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
+def make_identity(config: LabelConfig, model: ModelSource, policy: Policy | None = None) -> dict[str, Any]:
     """The identity of the run that `config` asks for, as JSON values.
 
-    Column names are in it only if they are given, and options of tiles only with `--tile`: without them it equals the
-    identity of earlier versions.
+    `policy` is the one that `config` names, for the classes of the model. It and column names are in the identity only
+    if they are given, and options of tiles only with `--tile`: without them it equals the identity of earlier versions.
     """
     identity = {
         "schema_version": SCHEMA_VERSION,
@@ -77,5 +79,7 @@ def make_identity(config: LabelConfig, model: ModelSource) -> dict[str, Any]:
     if config.tile is not None:
         for name in ("tile", "tile_overlap", "tile_whole_image", "tiled_max_detections"):
             identity[name] = getattr(config, name)
+    if policy is not None:
+        identity["policy"] = policy.to_json()
     # as it will be read back: JSON turns tuples into lists
     return dict(json.loads(json.dumps(identity)))

@@ -48,6 +48,7 @@ from jobs.runtime.progress import LabelProgress
 from jobs.runtime.ray_session import ray_session
 from jobs.table import record as run_record
 from jobs.table.output import Output
+from jobs.table.policy import Policy
 from jobs.table.record import RunCounts, RunEntry, RunRecord, Thresholds, WeightsFile
 from jobs.table.schema import SCHEMA_VERSION
 from yolact.inference.engine_choice import EngineChoice
@@ -73,6 +74,8 @@ class RunInputs:
     identity: dict[str, Any]
     make_predictor: Callable[[int], UnitPredictor] | None
     """takes the place of the model's own predictor; see `label_lake`"""
+    policy: Policy | None = None
+    """what `--policy` says of the model's classes"""
 
 
 class LabelRun:
@@ -81,7 +84,7 @@ class LabelRun:
     def __init__(self, inputs: RunInputs, record: RunRecord, lease: Lease) -> None:
         self.config, self.output, self.sources = inputs.config, inputs.output, inputs.sources
         self.model, self.identity, self.make_predictor = inputs.model, inputs.identity, inputs.make_predictor
-        self.record, self.lease = record, lease
+        self.policy, self.record, self.lease = inputs.policy, record, lease
         self._entry = RunEntry(started=run_record.now(), versions=run_record.versions())
         self._writer = RecordWriter(self.output, self.lease)
         self._labelled: Sequence[Source] = self.sources
@@ -185,7 +188,7 @@ class LabelRun:
             engine=choice.engine,
             engine_reason=choice.reason,
             quantisation=self.record.quantisation,
-            class_names=tuple(network.class_names),
+            class_names=network.class_names if self.policy is None else self.policy.class_names,
             versions=self._entry.versions,
             inputs=tuple(storage.without_credentials(uri) for uri in self.config.inputs),
             passed_over=self.record.passed_over,
@@ -218,6 +221,8 @@ class LabelRun:
             plan,
             keep_quantisation=lambda quantisation: self._write(quantisation=quantisation),
         )
+        if self.policy is not None:
+            settings = dataclasses.replace(settings, score_threshold=self.policy.class_thresholds())
         metadata = {
             "yolact.schema_version": str(SCHEMA_VERSION),
             "yolact.identity": self.record.identity_sha256,
@@ -225,7 +230,7 @@ class LabelRun:
         }
         pipeline = Pipeline(
             read,
-            Destination(self.output, tuple(self.model.config.class_names), metadata),
+            Destination(self.output, self.model.config.class_names, metadata, self.policy),
             self.make_predictor or settings.make_predictor,
             JobMetrics("label", self.record.run_id),
             plan,

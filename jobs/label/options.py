@@ -18,6 +18,7 @@ from jobs.runtime.options import (
     LogFormatOption,
     ModelName,
     NumActors,
+    PolicyUri,
     Precision,
     ScoreThreshold,
     Weights,
@@ -38,6 +39,7 @@ class LabelConfig:
     """Folder or prefix that gets labels/, manifest/, run.json and _SUCCESS; any fsspec URI."""
     config: ModelName = None
     weights: Weights = None
+    policy: PolicyUri = None
     score_threshold: ScoreThreshold = 0.15
     max_detections: int | None = None
     """Most instances of one image, or of one tile; the model's own number (100 for the COCO models) if not given."""

@@ -57,7 +57,8 @@ class PredictorSettings:
     model: ObjectRef
     device: str
     precision: str
-    score_threshold: float
+    score_threshold: float | tuple[float, ...]
+    """one for all classes, or one for each"""
     max_detections: int
     nms: str
     batch_size: int | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jobs import storage
@@ -12,6 +13,7 @@ from jobs.report.page import render
 from jobs.report.truth import read_truth
 from jobs.runtime.model_source import resolve_model
 from jobs.table.images import ImageSource
+from jobs.table.policy_file import read_policy
 from jobs.table.read import LabelTable, open_labels
 from jobs.table.record import RunRecord
 
@@ -22,8 +24,11 @@ if TYPE_CHECKING:
 
 def write_report(config: ReportConfig) -> str:
     """Write the page; returns one line that says what the page shows."""
-    table = open_labels(config.labels)
+    policy = None if config.policy is None else read_policy(config.policy)
+    table = open_labels(config.labels).under(policy)
     truth = None if config.ground_truth is None else read_truth(config.ground_truth)
+    if truth is not None and table.policy is not None:
+        truth = replace(truth, images=table.policy.of_truth(truth.images))
     model = _model(config)
     content = build_report(table, config, truth)
     views: Sequence[PrototypeView] = ()

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from jobs.runtime.errors import UsageError
-from jobs.runtime.options import Address, LogFormatOption, RowsPerTask, check_at_least
+from jobs.runtime.options import Address, LogFormatOption, PolicyUri, RowsPerTask, check_at_least
 
 #: the most images on one page
 _MOST_IMAGES = 5000
@@ -28,6 +28,7 @@ class ReportConfig:
     """Images in the review queue: the most worrying of the whole table."""
     seed: int = 0
     """Another seed draws another sample."""
+    policy: PolicyUri = None
     ground_truth: str | None = None
     """COCO JSON with true instances, matched by file name: adds AP, false positives and misses."""
     prototypes: int = 0

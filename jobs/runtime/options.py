@@ -20,6 +20,13 @@ Weights = Annotated[
     ),
 ]
 ScoreThreshold = Annotated[float, tyro.conf.arg(help="Instances that score no more than this are left out (0 to 1).")]
+PolicyUri = Annotated[
+    str | None,
+    tyro.conf.arg(
+        help="Policy file (YAML): which classes are wanted, under which names, from which score and area on; "
+        "docs/policy.md describes it."
+    ),
+]
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16", "int8"],
     tyro.conf.arg(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,8 @@ from jobs.lake.parquet_rows import CORRUPT
 from jobs.runtime.errors import UsageError
 from jobs.table.checks import check_batch
 from jobs.table.output import Output
+from jobs.table.policy import DECIDING_COLUMNS, Policy
+from jobs.table.policy_file import PolicyFile
 from jobs.table.record import RunRecord
 from jobs.table.record import read as read_record
 from jobs.table.schema import INSTANCE, LABELS, SCHEMA_VERSION, STATUS_OK
@@ -94,12 +96,16 @@ class LabelRow:
 
 @dataclass(frozen=True)
 class Piece:
-    """Row groups of one file that one task reads. `first_row` is the number of its first row in the whole table."""
+    """Row groups of one file that one task reads. `first_row` is the number of its first row in the whole table.
+
+    With a `policy` the rows have the instances that it takes, under its class names.
+    """
 
     uri: str
     row_groups: tuple[int, ...]
     first_row: int
     rows: int
+    policy: Policy | None = None
 
     @property
     def file_name(self) -> str:
@@ -109,14 +115,18 @@ class Piece:
     def batches(self, columns: Sequence[str] | None = None, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Record batches in table order.
 
-        `columns` are names of fields, or of fields of the instances, such as `instances.score`; None is all. Raises
-        `UsageError` for a value that no label job writes, and for a file that is damaged.
+        `columns` are names of fields, or of fields of the instances, such as `instances.score`; None is all. A policy
+        adds the fields that it decides by. Raises `UsageError` for a value that no label job writes, and for a file
+        that is damaged.
         """
+        takes_instances = columns is None or any(name.startswith("instances") for name in columns)
+        if self.policy is not None and columns is not None and takes_instances:
+            columns = [*columns, *(name for name in DECIDING_COLUMNS if name not in columns)]
         row = self.first_row
         for batch in self._stored_batches(columns, batch_rows):
             check_batch(batch, row, self.uri)
             row += batch.num_rows
-            yield batch
+            yield self.policy.apply(batch) if self.policy is not None and takes_instances else batch
 
     def _stored_batches(self, columns: Sequence[str] | None, batch_rows: int) -> Iterator[pa.RecordBatch]:
         with storage.open_file(self.uri) as file:
@@ -143,6 +153,8 @@ class LabelTable:
 
     files: tuple[str, ...]
     output: str | None
+    policy: Policy | None = None
+    """what `under` has set"""
 
     @cached_property
     def run(self) -> RunRecord | None:
@@ -153,6 +165,39 @@ class LabelTable:
     def finished(self) -> bool:
         """Whether the run has written its last part."""
         return self.output is not None and storage.exists(Output(self.output).success)
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """The names by label, from run.json or from the policy; empty where there is neither."""
+        if self.policy is not None:
+            return self.policy.class_names
+        return () if self.run is None else self.run.class_names
+
+    def under(self, policy: PolicyFile | None, score_threshold: float | None = None) -> LabelTable:
+        """The same table as a policy has it; None changes nothing.
+
+        `score_threshold` holds for the classes for which the policy has none. A table without run.json is read once
+        for the names of its classes. Raises `UsageError` where the policy does not fit the table.
+        """
+        if policy is None:
+            return self
+        names = self.class_names or self._categories()
+        return replace(self, policy=policy.resolve(names, "this table", score_threshold))
+
+    def _categories(self) -> tuple[str, ...]:
+        """The names of the classes that have instances, by label."""
+        names: dict[int, str] = {}
+        for piece in self.pieces():
+            for batch in piece.batches(["instances.label", "instances.category"], 65536):
+                _, found = flatten_instances(batch)
+                labels, categories = found.field("label").to_pylist(), found.field("category").to_pylist()
+                names.update(zip(labels, categories, strict=True))
+        return tuple(names[label] for label in sorted(names))
+
+    def images(self) -> Iterator[LabelRow]:
+        """All rows in order. Memory: a few hundred rows."""
+        for piece in self.pieces():
+            yield from piece.images()
 
     def pieces(self, rows_per_piece: int = 8192) -> list[Piece]:
         """Cut the table into pieces of whole row groups, about `rows_per_piece` rows each. Reads only file footers."""
@@ -165,10 +210,10 @@ class LabelTable:
                 groups.append(group)
                 rows += group_rows
                 if rows >= rows_per_piece:
-                    pieces.append(Piece(uri, tuple(groups), first_row, rows))
+                    pieces.append(Piece(uri, tuple(groups), first_row, rows, self.policy))
                     first_row, groups, rows = first_row + rows, [], 0
             if rows:
-                pieces.append(Piece(uri, tuple(groups), first_row, rows))
+                pieces.append(Piece(uri, tuple(groups), first_row, rows, self.policy))
                 first_row += rows
         return pieces
 
@@ -204,8 +249,7 @@ def open_labels(labels: str) -> LabelTable:
 
 def read_labels(labels: str) -> Iterator[LabelRow]:
     """All rows of a table in order. Memory: a few hundred rows."""
-    for piece in open_labels(labels).pieces():
-        yield from piece.images()
+    return open_labels(labels).images()
 
 
 def read_columns(labels: str, columns: Sequence[str]) -> pa.Table:

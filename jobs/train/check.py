@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.runtime.errors import EXIT_OK, UsageError
+from jobs.table.policy_file import read_policy
 from jobs.train.data import InspectedSet, inspect_image_set
 from jobs.train.options import TrainConfig
 from jobs.train.overview import overview_lines
@@ -14,11 +15,13 @@ def check_data(config: TrainConfig) -> int:
     Raises:
         UsageError: if something is broken and `--skip-broken` is off, or if no data can be read.
     """
+    policy = None if config.policy is None else read_policy(config.policy)
+    threshold = config.score_threshold
     sets = [
-        inspect_image_set(config.annotations, config.images, "training set", score_threshold=config.score_threshold)
+        inspect_image_set(config.annotations, config.images, "training set", score_threshold=threshold, policy=policy)
     ]
     if config.val_annotations is not None:
-        sets.append(inspect_image_set(config.val_annotations, config.val_images, "validation set"))
+        sets.append(inspect_image_set(config.val_annotations, config.val_images, "validation set", policy=policy))
     for inspected in sets:
         for line in overview_lines(inspected.settle(skip_broken=True), inspected.name):
             print(line)

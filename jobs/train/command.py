@@ -26,6 +26,7 @@ from jobs.runtime.interrupts import stopped_by_sigterm
 from jobs.runtime.logs import configure_logging, in_worker, run_id
 from jobs.runtime.metrics import JobMetrics
 from jobs.runtime.ray_session import ray_session
+from jobs.table.policy_file import read_policy
 from jobs.train.data import ImageSet, open_image_set
 from jobs.train.lines import LinePrinter, print_line, start_line_queue
 from jobs.train.network import GlooConfig
@@ -91,17 +92,23 @@ def run_training(config: TrainConfig) -> int:
 
 def _open_data(config: TrainConfig, say: Callable[[str], None]) -> tuple[ImageSet, ImageSet | None]:
     """The training set and the validation set. Raises `UsageError`."""
+    policy = None if config.policy is None else read_policy(config.policy)
     train = open_image_set(
         config.annotations,
         config.images,
         "training set",
         score_threshold=config.score_threshold,
+        policy=policy,
         skip_broken=config.skip_broken,
     )
     validation = None
     if config.val_annotations is not None:
         validation = open_image_set(
-            config.val_annotations, config.val_images, "validation set", skip_broken=config.skip_broken
+            config.val_annotations,
+            config.val_images,
+            "validation set",
+            policy=policy,
+            skip_broken=config.skip_broken,
         )
         if validation.data.class_names != train.data.class_names:
             raise UsageError(
@@ -276,6 +283,7 @@ def _provenance(config: TrainConfig, settings: TrainingSettings, train: Annotate
     return {
         "data": os.path.basename(config.annotations),
         "images": len(train.images),
+        "policy": None if config.policy is None else os.path.basename(config.policy),
         "init_weights": os.path.basename(config.init_weights),
         "recipe": recipe,
         "seed": config.seed,
@@ -291,7 +299,7 @@ def _cpus_per_worker(workers: tuple[int, int]) -> int:
 def _with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """The same options with absolute local paths, also for file://: a worker has another working directory."""
     changes: dict[str, Any] = {}
-    for name in ("annotations", "images", "val_annotations", "val_images", "output", "init_weights"):
+    for name in ("annotations", "images", "policy", "val_annotations", "val_images", "output", "init_weights"):
         value = getattr(config, name)
         if value is None or value in (IMAGENET, RANDOM, *CONFIGS) or not storage.is_local(value):
             continue

@@ -9,8 +9,8 @@ from jobs import storage
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import read_coco, settle_problems, tell_notes
 from jobs.table.images import ImageSource
+from jobs.table.policy_file import PolicyFile
 from jobs.table.read import LabelRow, open_labels
-from jobs.table.record import RunRecord
 from jobs.train.image_checks import check_images
 from yolact.coco.annotations import (
     AnnotatedImage,
@@ -81,25 +81,36 @@ class InspectedSet:
         return data
 
 
-def inspect_image_set(annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5) -> InspectedSet:
+def inspect_image_set(
+    annotations: str,
+    images: str | None,
+    name: str,
+    *,
+    score_threshold: float = 0.5,
+    policy: PolicyFile | None = None,
+) -> InspectedSet:
     """Read annotations, and check them and the image files.
 
     Args:
         annotations: COCO JSON, or the label table of `yolact label`.
         images: folder of the images; None for a label table, whose images are read from the lake.
         name: of the data set, for messages.
-        score_threshold: with a label table, least score of an instance.
+        score_threshold: with a label table, least score of an instance of a class for which the policy has none.
+        policy: which classes to learn, and under which names. Its thresholds and areas are for label tables alone.
 
     Raises:
-        UsageError: if annotations or images are not there, or if the annotations are in no format that is read.
+        UsageError: if annotations or images are not there, if the annotations are in no format that is read, or if the
+            policy does not fit their classes.
     """
     if not is_coco_file(annotations):
-        data, reader = read_label_annotations(annotations, score_threshold)
+        data, reader = read_label_annotations(annotations, score_threshold, policy)
         return InspectedSet(name, data, reader, tuple(find_problems(data)))
     if images is None:
         raise UsageError(f"{annotations} needs the folder of its images as well")
     read = read_coco(annotations)
     tell_notes(read, name)
+    if policy is not None:
+        read = policy.resolve(read.class_names, f"the {name}").of_truth(read)
     files = list_files(images)
     data = with_files(read, files)
     problems = find_problems(data, files)
@@ -108,7 +119,13 @@ def inspect_image_set(annotations: str, images: str | None, name: str, *, score_
 
 
 def open_image_set(
-    annotations: str, images: str | None, name: str, *, score_threshold: float = 0.5, skip_broken: bool = False
+    annotations: str,
+    images: str | None,
+    name: str,
+    *,
+    score_threshold: float = 0.5,
+    policy: PolicyFile | None = None,
+    skip_broken: bool = False,
 ) -> ImageSet:
     """A data set to train on. What is broken in it is reported by id, and left out with `skip_broken`.
 
@@ -117,12 +134,13 @@ def open_image_set(
         images: see `inspect_image_set`.
         name: see `inspect_image_set`.
         score_threshold: see `inspect_image_set`.
+        policy: see `inspect_image_set`.
         skip_broken: leave out what is broken instead of raising.
 
     Raises:
         UsageError: if something is broken and `skip_broken` is off, or if nothing to learn is left.
     """
-    inspected = inspect_image_set(annotations, images, name, score_threshold=score_threshold)
+    inspected = inspect_image_set(annotations, images, name, score_threshold=score_threshold, policy=policy)
     return ImageSet(inspected.settle(skip_broken), inspected.read_bytes, skip_broken)
 
 
@@ -184,21 +202,26 @@ class LabelledImages:
         return data
 
 
-def read_label_annotations(labels: str, score_threshold: float) -> tuple[AnnotatedImages, LabelledImages]:
+def read_label_annotations(
+    labels: str, score_threshold: float, policy: PolicyFile | None = None
+) -> tuple[AnnotatedImages, LabelledImages]:
     """The images of a label table with their instances of at least a score; images that failed are left out.
 
     Args:
         labels: OUTPUT of `yolact label`, its `labels/` folder or one file.
-        score_threshold: least score of an instance, 0–1.
+        score_threshold: least score of an instance, 0–1, where the policy has none.
+        policy: which classes to learn, under which names, and from which score and area on.
 
     Returns:
         The data set, with image ids as file names, and what reads its images.
 
     Raises:
-        UsageError: if the table names no classes.
+        UsageError: if the table names no classes, or if the policy does not fit them.
     """
-    table = open_labels(labels)
-    names: dict[int, str] = dict(enumerate((table.run or RunRecord()).class_names))
+    table = open_labels(labels).under(policy, score_threshold)
+    # a policy has the threshold of each class
+    least = score_threshold if policy is None else 0.0
+    names: dict[int, str] = dict(enumerate(table.class_names))
     images, places = [], {}
     for piece in table.pieces():
         for row in piece.images():
@@ -206,7 +229,7 @@ def read_label_annotations(labels: str, score_threshold: float) -> tuple[Annotat
                 continue
             names.update({i.label: i.category for i in row.instances if i.label not in names})
             places[row.image_id] = (piece.file_name, row.uri)
-            annotations = _annotations(row, score_threshold)
+            annotations = _annotations(row, least)
             images.append(AnnotatedImage(row.image_id, row.image_id, row.height, row.width, annotations))
     if not names:
         raise UsageError(f"{labels} has no instances and its run names no classes: there is nothing to learn from")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 from jobs.runtime.errors import UsageError
-from jobs.runtime.options import Address, LogFormatOption, parse_count_range
+from jobs.runtime.options import Address, LogFormatOption, PolicyUri, parse_count_range
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class TrainConfig:
     loader_processes: int | None = None
     """processes per worker that read and augment images; 0 does it between the steps; None takes 1 on CPUs, and on GPUs
     all CPUs of the node but one per worker, at most 16; a GPU worker reserves a CPU for each"""
+    policy: PolicyUri = None
     score_threshold: float = 0.5
     """with a label table: instances below this score are not learnt"""
     skip_broken: bool = False

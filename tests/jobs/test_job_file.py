@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import tyro
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jobs.__main__ import COMMANDS, config_class_of, main, parse_config
@@ -73,7 +73,7 @@ def configs_of(command: str) -> st.SearchStrategy[Any]:
 def test_config_to_job_file_to_config_is_the_identity(command, tmp_path_factory):
     path = tmp_path_factory.mktemp("job") / "job.yaml"
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(configs_of(command))
     def check(config):
         path.write_text(write_job(command, config))

@@ -17,6 +17,7 @@ from torch import Tensor
 from yolact.config import NmsConfig
 from yolact.geometry.boxes import box_iou, decode_boxes
 from yolact.inference.detections import DetectionRules
+from yolact.inference.postprocess import without_low_scores
 from yolact.network.model import RawPredictions
 
 #: P. Every pair is compared with every other one, so twice as many cost four times the memory
@@ -84,11 +85,13 @@ def detect_batch(raw: RawPredictions, anchors: Tensor, rules: DetectionRules) ->
     scores = torch.softmax(raw.class_logits, dim=-1)[..., 1:]
     most = most_detections(rules)
     if settings.kind == "fast":
-        pairs = _best_pairs(scores, floor, rules.score_threshold, _PAIRS)
+        pairs = _best_pairs(scores, floor, rules, _PAIRS)
     else:
         pairs = _best_rows(scores, floor, settings.top_k)
     boxes = decode_boxes(_rows_of(raw.box_deltas, pairs.rows), anchors[pairs.rows])
     kept = _keep(boxes, pairs, settings)
+    if settings.kind != "fast" and rules.class_thresholds is not None:
+        kept &= pairs.scores > scores.new_tensor(rules.class_thresholds)[pairs.labels]
 
     place = kept.cumsum(dim=1) - 1
     kept &= place < most
@@ -113,15 +116,18 @@ def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
     return values.gather(1, rows[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def _best_pairs(scores: Tensor, floor: float, score_threshold: float, count: int) -> _Pairs:
-    """The `count` best pairs of each image above the threshold, of anchors whose best score is above the floor."""
+def _best_pairs(scores: Tensor, floor: float, rules: DetectionRules, count: int) -> _Pairs:
+    """The `count` best pairs of each image above the thresholds, of anchors whose best score is above the floor."""
     _, anchors, classes = scores.shape
-    best = scores.amax(dim=2)
-    best = torch.where(best > floor, best, -1.0)
+    best = above = scores.amax(dim=2)
+    if rules.class_thresholds is not None:
+        scores = without_low_scores(scores, rules.class_thresholds)
+        best = scores.amax(dim=2)
+    best = torch.where(above > floor, best, -1.0)
     # each of the best rows has a pair with at least the last one's score, so no other row has one of the best pairs
     top = best.topk(min(count, anchors), dim=1)
     picked = _rows_of(scores, top.indices)
-    there = (top.values > 0)[..., None] & (picked > score_threshold)
+    there = (top.values > 0)[..., None] & (picked > rules.score_threshold)
     label = torch.arange(classes, device=scores.device)
     place = label * anchors + top.indices[..., None]
     keys = torch.where(there, _keys(picked, place), 0).flatten(1)

@@ -23,6 +23,8 @@ class DetectionRules:
     """Detections with a score at or below it are left out."""
     limit: int | None = None
     """At most so many detections an image; None for as many as `settings` allows."""
+    class_thresholds: tuple[float, ...] | None = None
+    """For each class a threshold of its own, none of them below `score_threshold`; `math.inf` leaves a class out."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,8 @@ def detect(raw: RawPredictions, index: int, anchors: Tensor, rules: DetectionRul
     """The detections of image `index` of a batch; other images have no influence.
 
     Drops anchors whose best foreground score is at most the floor of the settings, then NMS decides. Scores at or below
-    the threshold are left out before it: they would come after all others, and so never remove one.
+    the threshold are left out before it: they would come after all others, and so never remove one. Thresholds of
+    single classes come before NMS within classes. NMS across classes sees all classes, and they come after it.
 
     Args:
         raw: float32.
@@ -62,8 +63,19 @@ def detect(raw: RawPredictions, index: int, anchors: Tensor, rules: DetectionRul
     exceeds = scores.amax(dim=1) > floor
     candidates, scores = candidates[exceeds], scores[exceeds]
     boxes = decode_boxes(raw.box_deltas[index][candidates], anchors[candidates])
-    kept = NMS_KINDS[settings.kind](boxes, scores, settings, rules.score_threshold).take(slice(rules.limit))
+    across = settings.kind == "fast-cross-class"
+    if rules.class_thresholds is not None and not across:
+        scores = without_low_scores(scores, rules.class_thresholds)
+    kept = NMS_KINDS[settings.kind](boxes, scores, settings, rules.score_threshold)
+    if rules.class_thresholds is not None and across:
+        kept = kept.take(kept.scores > kept.scores.new_tensor(rules.class_thresholds)[kept.labels])
+    kept = kept.take(slice(rules.limit))
     return Instances(boxes[kept.rows], kept.scores, kept.labels, raw.mask_coefficients[index][candidates[kept.rows]])
+
+
+def without_low_scores(scores: Tensor, class_thresholds: tuple[float, ...]) -> Tensor:
+    """(..., C) scores, with −1 for those that do not exceed the threshold of their class."""
+    return torch.where(scores > scores.new_tensor(class_thresholds), scores, -1.0)
 
 
 def _may_exceed(class_logits: Tensor, floor: float) -> Tensor:

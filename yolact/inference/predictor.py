@@ -55,7 +55,8 @@ class Predictor:
         device: "auto" takes the GPU where there is one.
         precision: of the network, see docs/engines.md; everything after the network is float32. "float32" is the exact
             path; "auto" picks by what this machine can do; "int8" needs `network`.
-        score_threshold: detections with a score at or below it are left out, 0..1.
+        score_threshold: detections with a score at or below it are left out, 0..1. One for all classes, or one for each
+            class in the model's order; `math.inf` leaves a class out before its masks are made.
         max_detections: per image. None takes the config's (100), and with "fast-cross-class" the release's: no limit.
         nms: "fast", "fast-cross-class" or "standard"; None takes the config's ("fast" for all models of the paper).
         batch_size: images per run of the network; None takes 64 on a GPU with 16 GiB and more, 16 on a smaller one, 1
@@ -78,7 +79,7 @@ class Predictor:
         model: Yolact,
         device: str | torch.device = "auto",
         precision: AskedPrecision = "float32",
-        score_threshold: float = 0.15,
+        score_threshold: float | Sequence[float] = 0.15,
         max_detections: int | None = None,
         nms: NmsKind | None = None,
         batch_size: int | None = None,
@@ -89,8 +90,7 @@ class Predictor:
         nms = nms or model.config.nms.kind
         if nms not in NMS_KINDS:
             raise ValueError(f"nms {nms!r} is not one of {', '.join(NMS_KINDS)}")
-        if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold must lie in 0..1, not {score_threshold}")
+        least, by_class = _thresholds(score_threshold, model.config.num_classes)
         for name, value in (("max_detections", max_detections), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
@@ -106,7 +106,7 @@ class Predictor:
         settings = replace(model.config.nms, kind=nms)
         if max_detections is not None:
             settings = replace(settings, max_detections=max_detections)
-        self._rules = DetectionRules(settings, score_threshold, max_detections)
+        self._rules = DetectionRules(settings, least, max_detections, by_class)
         # a CPU is faster with one image at a time, whose values stay in its caches
         self._in_batches = self.device.type == "cuda"
 
@@ -116,7 +116,7 @@ class Predictor:
             self.model,
             str(self.device),
             self.choice.precision,
-            self._rules.score_threshold,
+            self._rules.class_thresholds or self._rules.score_threshold,
             self._rules.limit,
             self._rules.settings.kind,
             self.batch_size,
@@ -269,6 +269,18 @@ class Predictor:
             height=image.height,
             width=image.width,
         )
+
+
+def _thresholds(given: float | Sequence[float], num_classes: int) -> tuple[float, tuple[float, ...] | None]:
+    """The lowest threshold, and that of each class where they were given by class. Raises `ValueError`."""
+    by_class = tuple(given) if isinstance(given, Sequence) else None
+    if by_class is not None and len(by_class) != num_classes:
+        raise ValueError(f"score_threshold has {len(by_class)} values, the model has {num_classes} classes")
+    least = given if by_class is None else min(by_class)
+    assert isinstance(least, int | float)
+    if not 0 <= least <= 1 or any(not one >= 0 for one in by_class or ()):
+        raise ValueError(f"score_threshold must lie in 0..1, not {given}")
+    return least, by_class
 
 
 def _usual_batch_size(device: torch.device) -> int:

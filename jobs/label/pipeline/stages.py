@@ -26,6 +26,7 @@ from jobs.label.manifest.parts import Part
 from jobs.label.pipeline.unit import UnitImage, UnitRecord, label_rows, pack_unit, unpack_images, unpack_record
 from jobs.table import parquet as tables
 from jobs.table.output import UNITS_PER_PART, Output
+from jobs.table.policy import Policy
 from jobs.table.schema import STATUS_OK
 from yolact.images.decode import ImageError, decode_image
 from yolact.images.prepare import PreparedImage
@@ -76,11 +77,13 @@ class IndexedLake:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where rows go: the OUTPUT, the names of the classes, and the metadata that every file gets."""
+    """Where rows go: the OUTPUT, the names of the model's classes, and the metadata that every file gets."""
 
     output: Output
     class_names: tuple[str, ...]
     metadata: Mapping[str, str]
+    policy: Policy | None = None
+    """which instances become part of a row, and under which class names"""
 
 
 @functools.lru_cache(maxsize=2)
@@ -274,11 +277,13 @@ class Labeller:
         with _timed(record, "commit"):
             retry = storage.Retry()
             rows = label_rows(images, detections, self.destination.class_names)
+            if self.destination.policy is not None:
+                rows = self.destination.policy.apply_to_table(rows)
             rows = rows.replace_schema_metadata(dict(self.destination.metadata))
             staged = self.destination.output.staged_unit(record.unit)
             storage.put_atomic(staged, tables.to_bytes(rows), retry=retry)
             record.retries = dict(Counter(record.retries) + retry.counts)
-        record.instances = sum(len(d.scores) for d in detections if d is not None)
+        record.instances = len(rows["instances"].combine_chunks().flatten())
         record.failures = dict(Counter(image.status for image in images if image.status != STATUS_OK))
 
     def _detect(self, packed: pa.Table, record: UnitRecord) -> tuple[list[UnitImage], list[Detections | None]]:

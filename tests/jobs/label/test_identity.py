@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jobs.label.options import LabelConfig
 from jobs.runtime.errors import UsageError
 from jobs.runtime.model_source import ModelSource
 from jobs.table.output import Output
+from jobs.table.policy import ClassRule, Policy
 from jobs.table.record import RunRecord, check_identity, identity_hash
 from yolact.config import CONFIGS
 
@@ -56,7 +58,7 @@ def test_every_option_is_classified_once():
     assert IN_IDENTITY.keys() & NOT_IN_IDENTITY.keys() == set()
 
 
-@pytest.mark.parametrize("name", sorted(FIELDS - {"config", "weights"}))
+@pytest.mark.parametrize("name", sorted(FIELDS - {"config", "weights", "policy"}))
 def test_an_option_changes_the_identity_if_it_should(name):
     value = OTHER.get(name, 7 if name in NUMBERS else "another")
     base = WITH_TILES if name.startswith("tile") else BASE
@@ -70,6 +72,22 @@ def test_an_option_changes_the_identity_if_it_should(name):
 @pytest.mark.parametrize("change", [{"config": CONFIGS["yolact_base"]}, {"sha256": "b" * 64}])
 def test_another_model_is_another_identity(change):
     assert make_identity(BASE, dataclasses.replace(MODEL, **change)) != make_identity(BASE, MODEL)
+
+
+def policy(*rules: ClassRule) -> Policy:
+    return Policy(("nucleus", "debris"), rules)
+
+
+def test_a_policy_is_in_the_identity_by_what_it_says():
+    """Not by the name of its file: the file may move, and what it says may change under the same name."""
+    config = dataclasses.replace(BASE, policy="policy.yaml")
+    there = make_identity(config, MODEL, policy(ClassRule("nucleus", "nucleus", 0.3, 0)))
+    assert there["policy"] == [{"source": "nucleus", "name": "nucleus", "score_threshold": 0.3, "min_area": 0}]
+    assert there == json.loads(json.dumps(there))
+    moved = dataclasses.replace(config, policy="s3://bucket/other.yaml")
+    assert make_identity(moved, MODEL, policy(ClassRule("nucleus", "nucleus", 0.3, 0))) == there
+    assert make_identity(config, MODEL, policy(ClassRule("nucleus", "cell", 0.3, 0))) != there
+    assert "policy" not in make_identity(BASE, MODEL)
 
 
 def test_a_resume_with_another_column_is_refused():
