@@ -31,7 +31,7 @@ from jobs.table.policy import DECIDING_COLUMNS, Policy
 from jobs.table.policy_file import PolicyFile
 from jobs.table.record import RunRecord
 from jobs.table.record import read as read_record
-from jobs.table.schema import INSTANCE, LABELS, SCHEMA_VERSION, STATUS_OK
+from jobs.table.schema import INSTANCE, LABELS, SCHEMA_VERSION, STATUS_OK, VERSION_KEY, misfit
 from yolact.coco.checks import rle_fault
 
 _GLOB = re.compile(r"[*?[]")
@@ -143,7 +143,7 @@ class Piece:
 
     def images(self) -> Iterator[LabelRow]:
         """Rows with their instances, in table order."""
-        for batch in self.batches():
+        for batch in self.batches(LABELS.names):
             yield from rows_of_batch(batch)
 
 
@@ -226,7 +226,7 @@ def open_labels(labels: str) -> LabelTable:
     """Find a label table's files.
 
     `labels` is a run's OUTPUT, a folder of Parquet files, a glob, or one file; any fsspec URI. Raises `UsageError`
-    where there is none, or where the first file has another schema than `jobs.table.schema.LABELS`.
+    where there is none, or where the first file lacks a column of `jobs.table.schema.LABELS`.
     """
     labels = labels.rstrip("/")
     output = None
@@ -305,16 +305,18 @@ def _row_group_sizes(uri: str) -> list[int]:
 
 
 def _footer(uri: str) -> pq.FileMetaData:
-    """Raises `UsageError` for a file that holds no rows of `LABELS`."""
+    """Raises `UsageError` for a file that holds no rows of `LABELS`; it may have more columns and fields."""
     with storage.open_file(uri) as file:
         try:
             metadata = pq.ParquetFile(file).metadata
             found = metadata.schema.to_arrow_schema()
         except CORRUPT as error:
             raise UsageError(f"{uri!r} is not a Parquet file: {storage.one_line(str(error), 160)}") from None
-    if not found.remove_metadata().equals(LABELS):
-        missing = [field.name for field in LABELS if field.name not in found.names]
-        what = f"lacks {', '.join(missing)}" if missing else "has other column types"
+    version = (metadata.metadata or {}).get(VERSION_KEY, b"").decode(errors="replace")
+    if version.isdigit() and int(version) > SCHEMA_VERSION:
+        raise UsageError(f"{uri!r} has schema version {version}, and this program reads up to {SCHEMA_VERSION}")
+    what = misfit(found)
+    if what is not None:
         raise UsageError(f"{uri!r} is not a label table of schema version {SCHEMA_VERSION}: it {what}")
     return metadata
 
