@@ -168,8 +168,9 @@ class ModelActor:
             for status, count in {STATUS_OK: ok, **record.failures}.items():
                 metrics.images(count, status)
             metrics.instances(record.instances)
-            batches = -(-ok // self._predictor.batch_size)
-            metrics.batch_fill(ok, batches * self._predictor.batch_size)
+            # with tiles, an image is several inputs of the network
+            batches = -(-record.inputs // self._predictor.batch_size)
+            metrics.batch_fill(record.inputs, batches * self._predictor.batch_size)
 
 
 def last_line(error: Exception) -> str:
