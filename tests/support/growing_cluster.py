@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ _EMPTY_LISTS = (
     "head_start_ray_commands",
     "worker_start_ray_commands",
 )
+#: attempts to start the head
+_STARTS = 5
 _HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 
 
@@ -38,6 +40,36 @@ class GrowingCluster:
 
     address: str
     environment: Mapping[str, str]
+    _head: int
+    _configuration: Path
+
+    def nodes_with_gpu(self) -> list[psutil.Process]:
+        """The raylet of each node with a GPU."""
+        return [
+            process
+            for process in psutil.Process(self._head).children(recursive=True)
+            if (words := _words(process)) and words[0].endswith("/raylet") and any("GPU," in word for word in words)
+        ]
+
+    def lose(self, node: psutil.Process) -> None:
+        """Kill a node with all its processes, as a spot machine goes that nobody warned."""
+        with suppress(psutil.NoSuchProcess):
+            for process in [node, *node.children(recursive=True)]:
+                process.kill()
+
+    def allow(self, kinds: Mapping[str, Mapping[str, Any]]) -> None:
+        """Give the running autoscaler other `available_node_types`; it ends nodes that are too many."""
+        text = json.dumps(_configuration(self.address, kinds))  # JSON is YAML
+        self._configuration.with_suffix(".new").write_text(text)
+        self._configuration.with_suffix(".new").replace(self._configuration)
+
+
+def _words(process: psutil.Process) -> list[str]:
+    """The command line of a process; empty where it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 @contextmanager
@@ -54,7 +86,7 @@ def growing_cluster(kinds: Mapping[str, Mapping[str, Any]]) -> Iterator[GrowingC
     home = Path(tempfile.mkdtemp(prefix="ry", dir="/tmp"))
     address = f"{get_node_ip_address()}:{_free_port()}"
     path = home / "ray_bootstrap_config.yaml"
-    path.write_text(json.dumps(_configuration(address, kinds)))  # JSON is YAML
+    path.write_text(json.dumps(_configuration(address, kinds)))
     environment = {
         **os.environ,
         "HOME": str(home),
@@ -65,12 +97,10 @@ def growing_cluster(kinds: Mapping[str, Mapping[str, Any]]) -> Iterator[GrowingC
         "RAY_OVERRIDE_NODE_ID_FOR_TESTING": _HEAD_ID,
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
     }
-    with open(home / "head.log", "w") as log:
-        head = subprocess.Popen(_head_command(address, path), env=environment, stdout=log, stderr=log)
+    head = _start_head(_head_command(address, path), environment, home / "head.log")
     try:
-        _wait_for(address, head, home / "head.log")
         del environment["RAY_OVERRIDE_NODE_ID_FOR_TESTING"], environment["RAY_CLOUD_INSTANCE_ID"]
-        yield GrowingCluster(address, environment)
+        yield GrowingCluster(address, environment, head.pid, path)
     finally:
         _end(head)
         shutil.rmtree(home, ignore_errors=True)
@@ -120,14 +150,16 @@ def _head_command(address: str, config: Path) -> list[str]:
     ]
 
 
-def _wait_for(address: str, head: subprocess.Popen[bytes], log: Path) -> None:
-    host, _, port = address.rpartition(":")
-    while head.poll() is None:
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            return
-        except OSError:
+def _start_head(command: list[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A head that runs. Ray gives a start 30 s, which a busy machine may exceed; then it is tried again."""
+    for _ in range(_STARTS):
+        with open(log, "w") as file:
+            head = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
+        while head.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return head
             time.sleep(0.2)
+        _end(head)
     raise RuntimeError(f"the head ended: {log.read_text()}")
 
 
