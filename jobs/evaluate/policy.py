@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import yaml
 
 from jobs.runtime.errors import UsageError
@@ -27,9 +28,9 @@ def policy_of(quality: Quality, wanted_precision: float | None) -> dict[str, Any
         UsageError: if no threshold does what is asked.
     """
     enough = {name: one.half for name, one in quality.classes.items() if one.objects >= LEAST_OBJECTS}
-    chosen = {name: _threshold(curve, wanted_precision) for name, curve in enough.items()}
+    chosen = {name: threshold_of(curve, wanted_precision) for name, curve in enough.items()}
     classes = {name: {"score_threshold": score} for name, score in chosen.items() if score is not None}
-    whole = _threshold(quality.whole.half, wanted_precision)
+    whole = threshold_of(quality.whole.half, wanted_precision)
     if whole is not None:
         policy: dict[str, Any] = {"score_threshold": whole}
         if wanted_precision is not None and len(classes) < len(enough):
@@ -69,7 +70,14 @@ def policy_lines(policy: dict[str, Any], uri: str) -> list[str]:
     return lines
 
 
-def _threshold(curve: Curve, wanted_precision: float | None) -> float | None:
-    """The score threshold in few digits; None where no score does what is asked."""
+def threshold_of(curve: Curve, wanted_precision: float | None) -> float | None:
+    """The score threshold in few digits; None where no score does what is asked.
+
+    It lies below the score that it stands for, because a policy leaves out scores that are no more than it.
+    """
     point = curve.best_f1() if wanted_precision is None else curve.with_precision(wanted_precision)
-    return None if point is None else curve.rounded(point.score)
+    if point is None:
+        return None
+    rounded, score = curve.rounded(point.score), np.float32(point.score)
+    # label tables hold float32, and a policy compares in it
+    return rounded if np.float32(rounded) < score else float(np.nextafter(score, np.float32(0)))
