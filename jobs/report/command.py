@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from jobs import storage
 from jobs.report.building import ReportContent, build_report
 from jobs.report.cards import read_pixels
-from jobs.report.page import render
+from jobs.report.page import QualitySection, render
 from jobs.report.truth import read_truth
 from jobs.runtime.model_source import resolve_model
 from jobs.table.images import ImageSource
 from jobs.table.policy_file import read_policy
 from jobs.table.read import LabelTable, open_labels
 from jobs.table.record import RunRecord
+from yolact.coco.quality import Quality
 
 if TYPE_CHECKING:
     from jobs.report.options import ReportConfig
@@ -38,10 +40,28 @@ def write_report(config: ReportConfig) -> str:
         labelled_by = (table.run or RunRecord()).weights.sha256
         if labelled_by not in ("", model.sha256):
             note = "These come from other weights than the labels on this page."
-    page = render(table, config.labels, content, views, note).encode()
+    section = None if content.scores is None else _quality_section(content.scores.quality, _curves_uri(config.output))
+    page = render(table, config.labels, content, views, note, section).encode()
     storage.put_atomic(config.output, page)
-    shown = len(content.cards)
-    return f"wrote {config.output}: {shown:,} of {content.numbers.images:,} images, {len(page) / 1e6:.1f} MB"
+    line = (
+        f"wrote {config.output}: {len(content.cards):,} of {content.numbers.images:,} images, {len(page) / 1e6:.1f} MB"
+    )
+    if content.scores is None or section is None:
+        return line
+    storage.put_atomic(_curves_uri(config.output), json.dumps(content.scores.quality.to_dict()).encode())
+    return f"{line}; curves in {section.json_name}"
+
+
+def _curves_uri(output: str) -> str:
+    """The file beside the page that has the numbers of its plots."""
+    return f"{output.removesuffix('.html')}.curves.json"
+
+
+def _quality_section(quality: Quality, json_uri: str) -> QualitySection:
+    # imports matplotlib, which a page without ground truth does not need
+    from jobs.report.plots import class_plots, quality_plots
+
+    return QualitySection(quality, quality_plots(quality), class_plots(quality), json_uri.rsplit("/", 1)[-1])
 
 
 def _model(config: ReportConfig) -> Any:

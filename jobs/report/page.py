@@ -22,8 +22,11 @@ from jobs.report.review import WEIGHTS
 from jobs.report.statistics import Chart, Numbers, charts
 from jobs.table.read import LabelTable
 from jobs.table.record import RunRecord
+from yolact.coco.curves import Point
+from yolact.coco.quality import Quality
 
 if TYPE_CHECKING:
+    from jobs.report.plots import Plot
     from jobs.report.prototypes import PrototypeView
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -41,6 +44,32 @@ REVIEW_METHOD = (
     "an instance's share of the image is from the median of its class), border (instances cut by the edge) and full "
     "(as many instances as the run allows). Weights: " + ", ".join(f"{k} {v:g}" for k, v in WEIGHTS.items()) + "."
 )
+
+
+@dataclass(frozen=True)
+class QualitySection:
+    """The plots of the page, and the name of the file beside it that has their numbers."""
+
+    quality: Quality
+    plots: list[Plot]
+    class_plots: dict[str, Plot]
+    json_name: str
+
+    @property
+    def classes(self) -> list[tuple[str, ...]]:
+        """By class with objects, most objects first: its best F1, with the cells of the table as texts."""
+        classes = sorted(self.quality.classes.items(), key=lambda item: (-item[1].objects, item[0]))
+        return [
+            (name, f"{one.objects:,}", f"{one.detections:,}", *_point_cells(one.half.best_f1()))
+            for name, one in classes
+            if one.objects
+        ]
+
+
+def _point_cells(point: Point | None) -> tuple[str, ...]:
+    if point is None:
+        return ("–",) * 4
+    return (f"{point.score:.3f}", _percent(point.precision), _percent(point.recall), _percent(point.f1))
 
 
 @dataclass(frozen=True)
@@ -64,6 +93,7 @@ class Page:
     strata: list[tuple[str, int, int]]
     prototypes: Sequence[PrototypeView]
     prototype_note: str
+    section: QualitySection | None
     sampling_method: str = SAMPLING_METHOD
     review_method: str = REVIEW_METHOD
 
@@ -74,6 +104,7 @@ def render(
     content: ReportContent,
     prototypes: Sequence[PrototypeView] = (),
     prototype_note: str = "",
+    section: QualitySection | None = None,
 ) -> str:
     """The HTML of the whole page. `labels` is the table's address, as the user wrote it."""
     run = table.run or RunRecord()
@@ -96,6 +127,7 @@ def render(
         strata=[(name, size, shown) for name, (size, shown) in content.strata.items()],
         prototypes=prototypes,
         prototype_note=prototype_note,
+        section=section,
     )
     script = "\n".join((_TEMPLATES / name).read_text("utf-8") for name in _SCRIPTS)
     script = f"(() => {{\n{script}}})();"

@@ -14,7 +14,8 @@ from jobs.table.ground_truth import ImageFinder, match_labels, read_coco, settle
 from jobs.table.read import Instance, LabelRow
 from yolact.coco.annotations import AnnotatedImages, annotation_rle, coco_json
 from yolact.coco.checks import find_problems
-from yolact.coco.evaluation import CocoScores, evaluate_instances
+from yolact.coco.evaluation import CocoScores, evaluate_and_match
+from yolact.coco.quality import Quality, measure_quality
 
 #: a detection is right if its mask has this IoU with the mask of an object of its class
 RIGHT_IOU = 0.5
@@ -74,12 +75,15 @@ class GroundTruth:
         return ImageTruth(tuple(objects))
 
     def score(self, rows: Iterable[LabelRow]) -> Scores:
-        """The AP of the rows. Rows of images without ground truth need not be in `rows`."""
+        """The AP and the curves of the rows. Rows of images without ground truth need not be in `rows`."""
         matched = match_labels(rows, self.images)
         coverage = list(matched.counts.lines())
         if self.left_out:
             coverage.append(f"{self.left_out} broken annotations or images of the ground truth are left out")
-        return Scores(evaluate_instances(coco_json(self.images), matched.detections), tuple(coverage))
+        content = coco_json(self.images)
+        evaluation = evaluate_and_match(content, matched.detections)
+        quality = measure_quality(content, matched.detections, evaluation)
+        return Scores(evaluation.scores, tuple(coverage), quality)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Scores:
 
     by_kind: Mapping[str, CocoScores]
     coverage: tuple[str, ...]
+    quality: Quality
+    """curves, confusions and calibration of the masks"""
 
 
 def read_truth(uri: str) -> GroundTruth:

@@ -24,6 +24,7 @@ LATE = {
     ("jobs/export_model/programs.py", "onnxruntime"),
     ("jobs/label/command.py", "jobs.label.labelling"),
     ("jobs/label/engine.py", "jobs.label.predictors"),
+    ("jobs/report/command.py", "jobs.report.plots"),
     ("jobs/report/command.py", "jobs.report.prototypes"),
     ("jobs/runtime/metrics.py", "ray.util.metrics"),
     ("jobs/runtime/model_source.py", "yolact.weights.checkpoint"),

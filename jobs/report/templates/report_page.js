@@ -125,5 +125,13 @@ if (classes) {
   });
 }
 showPrototypes();
+const ofClass = control("quality-class");
+function showClassPlot() {
+  for (const figure of control("class-plots").children) figure.hidden = figure.id !== ofClass.value;
+}
+if (ofClass) {
+  ofClass.addEventListener("change", showClassPlot);
+  showClassPlot();
+}
 readControls();
 root.dataset.ready = String(Math.round(performance.now()));
