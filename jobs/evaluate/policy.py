@@ -27,7 +27,10 @@ def policy_of(quality: Quality, wanted_precision: float | None) -> dict[str, Any
     Raises:
         UsageError: if no threshold does what is asked.
     """
-    enough = {name: one.half for name, one in quality.classes.items() if one.objects >= LEAST_OBJECTS}
+    # a class without detections may be one that the model does not have: a policy that names it would be refused
+    enough = {
+        name: one.half for name, one in quality.classes.items() if one.objects >= LEAST_OBJECTS and one.detections
+    }
     chosen = {name: threshold_of(curve, wanted_precision) for name, curve in enough.items()}
     classes = {name: {"score_threshold": score} for name, score in chosen.items() if score is not None}
     whole = threshold_of(quality.whole.half, wanted_precision)

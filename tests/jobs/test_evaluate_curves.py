@@ -17,7 +17,8 @@ from jobs.evaluate.options import EvaluateConfig
 from jobs.evaluate.policy import LEAST_OBJECTS, policy_of, policy_yaml
 from jobs.runtime.errors import UsageError
 from jobs.table.ground_truth import match_labels
-from jobs.table.read import read_labels
+from jobs.table.policy_file import read_policy
+from jobs.table.read import open_labels, read_labels
 from yolact.coco.curves import curve
 from yolact.coco.evaluation import evaluate_and_match
 from yolact.coco.quality import measure_quality
@@ -51,7 +52,10 @@ def table_rows(truth, detections):
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory):
-    return write_labels(tmp_path_factory.mktemp("table") / "out", [table_rows(TRUTH, imperfect_detections(TRUTH, 2))])
+    folder = tmp_path_factory.mktemp("table") / "out"
+    written = write_labels(folder, [table_rows(TRUTH, imperfect_detections(TRUTH, 2))])
+    (folder / "run.json").write_text(json.dumps({"class_names": [*NAMES, UNUSED], "schema_version": 1}))
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +118,9 @@ def test_the_json_holds_every_curve(evaluate, quality, tmp_path):
 
 
 def kept(labels, policy, name):
-    """Scores of the instances of a class that a policy leaves, by the plainest reading of it."""
-    own = policy.get("classes", {}).get(name, {}).get("score_threshold", policy["score_threshold"])
-    instances = [i for r in read_labels(labels) for i in r.instances if i.category == name]
-    return sorted(i.score for i in instances if i.score >= own and name not in policy.get("drop", []))
+    """Scores of the instances of a class that a policy file leaves, as every command reads it."""
+    rows = open_labels(labels).under(read_policy(str(policy))).images()
+    return sorted(i.score for r in rows for i in r.instances if i.category == name)
 
 
 def test_a_policy_keeps_what_has_the_best_f1(evaluate, labels, quality, tmp_path):
@@ -130,7 +133,7 @@ def test_a_policy_keeps_what_has_the_best_f1(evaluate, labels, quality, tmp_path
     assert 0 < len(enough) < len(quality.classes)
     for name in enough:
         found = quality.classes[name].half
-        assert kept(labels, policy, name) == sorted(
+        assert kept(labels, tmp_path / "policy.yaml", name) == sorted(
             i.score
             for r in read_labels(labels)
             for i in r.instances

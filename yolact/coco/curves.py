@@ -102,15 +102,18 @@ class Curve:
     def rounded(self, score: float) -> float:
         """A threshold with few digits that keeps the same detections as `score`, which must be one of `scores`.
 
-        It lies above the next lower score, and at most 0.01 below `score`.
+        It lies above the next lower score and below `score`, by at most 0.01. So it makes no difference whether a
+        reader keeps scores above the threshold or those on it too.
         """
         lower = self.scores[self.scores < score]
         low = max(float(lower[0]) if len(lower) else 0.0, score - _MOST_ROUNDING)
-        for digits in range(17):
-            short = float(Decimal(score).quantize(Decimal(1).scaleb(-digits), ROUND_FLOOR))
-            if low < short <= score:
-                return short
-        return score
+        for digits in range(1, 17):
+            unit = Decimal(1).scaleb(-digits)
+            short = Decimal(score).quantize(unit, ROUND_FLOOR)
+            short = short - unit if float(short) >= score else short
+            if low < float(short) < score:
+                return float(short)
+        return (low + score) / 2
 
     def over_recall(self) -> tuple[np.ndarray, np.ndarray]:
         """(101,) precision and (101,) score over `RECALL_POINTS`, as pycocotools draws the curve.

@@ -75,9 +75,9 @@ def test_what_does_not_exist_is_said_so():
         ([0.87654, 0.8211, 0.3], 0.87654, 0.87),
         ([0.87654, 0.8762, 0.3], 0.87654, 0.8765),
         ([0.5004, 0.3], 0.5004, 0.5),
-        ([0.999, 0.4], 0.4, 0.4),
+        ([0.999, 0.4], 0.4, 0.399),
         ([0.0567], 0.0567, 0.05),
-        ([1.0, 0.5], 1.0, 1.0),
+        ([1.0, 0.5], 1.0, 0.999),
         (
             [float(np.nextafter(np.float32(0.7), 1)), float(np.float32(0.7))],
             float(np.nextafter(np.float32(0.7), 1)),
@@ -89,8 +89,8 @@ def test_a_written_threshold_is_short_and_keeps_the_same_detections(scores, scor
     found = Curve(1, np.array(scores), np.ones(len(scores), int), np.ones(len(scores), int))
     rounded = found.rounded(score)
     assert short is None or rounded == short
-    assert [s >= rounded for s in scores] == [s >= score for s in scores]
-    assert 0 <= score - rounded <= 0.01
+    assert [s >= rounded for s in scores] == [s > rounded for s in scores] == [s >= score for s in scores]
+    assert 0 < score - rounded <= 0.01
     assert len(str(rounded)) < 12
 
 
