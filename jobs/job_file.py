@@ -14,7 +14,7 @@ import inspect
 import json
 import textwrap
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -77,8 +77,16 @@ def write_job(command: str, config: Any) -> str:
         value = getattr(config, field.name)
         if field.default is MISSING or value != field.default:
             values[field.name] = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1000)
+    # PyYAML writes some line breaks of Unicode (U+0085) as they are, and reads a space; escaped they come back
+    readable = all(character.isprintable() for character in _texts(values.values()))
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=readable, default_flow_style=False, width=1000)
     return f"# run it: yolact {command} FILE.yaml    all options: yolact {command} --help\n{text}"
+
+
+def _texts(values: Iterable[Any]) -> str:
+    """All texts among the values, one after the other."""
+    parts = (part for value in values for part in (value if isinstance(value, list) else [value]))
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 def check_positionals(config: Any, command: str) -> None:
