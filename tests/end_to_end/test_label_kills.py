@@ -65,7 +65,7 @@ def wait_for_units(output: Path, process: subprocess.Popen[str], count: int) -> 
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.faults)])
 def test_a_driver_that_is_stopped_is_resumed_to_the_same_rows(lake, undisturbed, tmp_path, blow):
     process = start(lake, tmp_path / "out", YOLACT_TEST_SLOW="0.5")
     wait_for_units(tmp_path / "out", process, 5)
@@ -88,6 +88,7 @@ def test_a_driver_that_is_stopped_is_resumed_to_the_same_rows(lake, undisturbed,
     assert not list(tmp_path.glob("out/_state/staging/**/*.parquet"))
 
 
+@pytest.mark.faults
 def test_an_image_that_kills_its_decoder_becomes_a_row(lake, undisturbed, tmp_path):
     poison = "POISON-a5c1"
     for path in (lake / "lake").iterdir():

@@ -19,7 +19,7 @@ def runs_a_job(test):
 
 
 @runs_a_job
-@pytest.mark.parametrize("precision", ["int8", "float32"])
+@pytest.mark.parametrize("precision", [pytest.param("int8", marks=pytest.mark.slow), "float32"])
 def test_a_labelling_run_calls_nobody(tmp_path, precision):
     if precision == "int8":
         pytest.importorskip("openvino")
@@ -30,6 +30,7 @@ def test_a_labelling_run_calls_nobody(tmp_path, precision):
     assert (tmp_path / "out/_SUCCESS").exists()
 
 
+@pytest.mark.slow
 @runs_a_job
 def test_a_training_run_calls_nobody(tmp_path):
     plates = draw_plates(tmp_path / "plates", 4)

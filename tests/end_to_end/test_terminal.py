@@ -41,7 +41,7 @@ def train(folder: Path) -> str:
 
 @pytest.mark.ray
 @pytest.mark.process
-@pytest.mark.parametrize("command", [label, train])
+@pytest.mark.parametrize("command", [label, pytest.param(train, marks=pytest.mark.slow)])
 def test_the_terminal_shows_no_line_of_ray(command, tmp_path):
     printed = command(tmp_path)
     assert LINE_OF_RAY.search(printed) is None, printed
