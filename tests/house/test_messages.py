@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def messages_of(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, text.removeprefix("yolact: ")
 
 
+@cache
 def documented() -> list[re.Pattern[str]]:
     """The messages in the first columns of the tables in docs; … in them matches any text."""
     found = []

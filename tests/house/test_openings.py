@@ -11,6 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("yolact", "jobs", "benchmarks", "tests", "cluster")
 #: formats that have comments; JSON has none, and Markdown opens with its title
 KINDS = {".py", ".yaml", ".html", ".css", ".js", ".svg", ".txt", ""}
+#: folders of files that nobody wrote by hand: bytecode, and a label table as `yolact label` left it
+LEFT_OUT = {"__pycache__", "version_1"}
 TOP = (
     ".ci/run",
     ".gitignore",
@@ -23,7 +25,7 @@ TOP = (
 
 
 def files() -> list[Path]:
-    inside = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if "__pycache__" not in path.parts]
+    inside = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if not LEFT_OUT & {*path.parts}]
     return [ROOT / name for name in TOP] + [path for path in inside if path.is_file() and path.suffix in KINDS]
 
 

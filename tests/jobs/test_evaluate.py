@@ -172,12 +172,14 @@ def evaluate_odd(tmp_path, capsys):
     return run_it
 
 
+@pytest.mark.compute
 @by_name([Oddity("as it should be", lambda _: None), *(o for o in MENDED if o.name != "category names as numbers")])
 def test_an_odd_file_scores_like_the_good_one(evaluate_odd, oddity):
     ap, _ = evaluate_odd(oddity)
     assert ap == pytest.approx(1)
 
 
+@pytest.mark.compute
 @by_name([*BROKEN, *BROKEN_IMAGES])
 def test_broken_ground_truth_is_refused_with_its_id_or_left_out(evaluate_odd, tmp_path, oddity):
     with pytest.raises(UsageError, match=r"the ground truth has .* broken annotations or images, such as: ") as caught:

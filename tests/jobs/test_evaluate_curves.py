@@ -75,6 +75,7 @@ def evaluate(labels, tmp_path, capsys):
     return run_it
 
 
+@pytest.mark.compute
 def test_a_summary_is_printed(evaluate, quality):
     printed = evaluate()
     best = quality.whole.half.best_f1()
@@ -96,6 +97,7 @@ def test_a_summary_is_printed(evaluate, quality):
     ]
 
 
+@pytest.mark.compute
 def test_the_json_holds_every_curve(evaluate, quality, tmp_path):
     evaluate(output=str(tmp_path / "scores.json"), max_detections=(100, 50), score_threshold=0.6)
     written = json.loads((tmp_path / "scores.json").read_text())
@@ -123,6 +125,7 @@ def kept(labels, policy, name):
     return sorted(i.score for r in rows for i in r.instances if i.category == name)
 
 
+@pytest.mark.compute
 def test_a_policy_keeps_what_has_the_best_f1(evaluate, labels, quality, tmp_path):
     printed = evaluate(write_policy=str(tmp_path / "policy.yaml"))
     policy = yaml.safe_load((tmp_path / "policy.yaml").read_text())
@@ -142,6 +145,7 @@ def test_a_policy_keeps_what_has_the_best_f1(evaluate, labels, quality, tmp_path
     assert f"wrote {tmp_path / 'policy.yaml'}" in printed
 
 
+@pytest.mark.compute
 def test_a_policy_has_the_wanted_precision(evaluate, quality, tmp_path):
     evaluate(write_policy=str(tmp_path / "policy.yaml"), wanted_precision=0.75)
     policy = yaml.safe_load((tmp_path / "policy.yaml").read_text())
@@ -170,6 +174,7 @@ def curve_of(objects, scores):
     return curve(ClassMatches(objects, scores, none, none), 0)
 
 
+@pytest.mark.compute
 def test_a_class_that_never_has_the_precision_is_dropped(quality):
     changed = without_right_ones(quality, "dog")
     policy = policy_of(changed, 0.8)
@@ -179,6 +184,7 @@ def test_a_class_that_never_has_the_precision_is_dropped(quality):
     assert "drop" not in policy_of(changed, None)
 
 
+@pytest.mark.compute
 def test_only_classes_with_the_precision_are_kept_where_all_together_never_have_it(quality):
     highest = {name: one.half.precision.max(initial=0) for name, one in quality.classes.items() if one.objects >= 10}
     best = max(highest.values())
@@ -188,6 +194,7 @@ def test_only_classes_with_the_precision_are_kept_where_all_together_never_have_
     assert "score_threshold" not in policy
 
 
+@pytest.mark.compute
 def test_a_policy_starts_with_where_it_comes_from(quality):
     text = policy_yaml(policy_of(quality, None), "s3://lake/truth\n.json", None)
     assert text.startswith(
@@ -196,6 +203,7 @@ def test_a_policy_starts_with_where_it_comes_from(quality):
     assert yaml.safe_load(text) == policy_of(quality, None)
 
 
+@pytest.mark.compute
 def test_mistakes_are_bad_usage(evaluate, labels, tmp_path):
     with pytest.raises(UsageError, match=r"--wanted-precision 0\.9: name the policy file"):
         evaluate(wanted_precision=0.9)

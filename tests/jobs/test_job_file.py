@@ -70,6 +70,7 @@ def configs_of(command: str) -> st.SearchStrategy[Any]:
     )
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("command", COMMANDS)
 def test_config_to_job_file_to_config_is_the_identity(command, tmp_path_factory):
     path = tmp_path_factory.mktemp("job") / "job.yaml"
@@ -84,6 +85,7 @@ def test_config_to_job_file_to_config_is_the_identity(command, tmp_path_factory)
     check()
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_single_option_survives(command, tmp_path):
     """Each option alone with a value of its own, so that no option is left to chance."""

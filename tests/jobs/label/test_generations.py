@@ -28,6 +28,7 @@ def test_a_small_lake_is_one_generation():
     assert len(list(cut_sources([Source(f"{n}.jpg", 1, "", "image") for n in range(2 * FIRST_IMAGES - 1)], 0))) == 1
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize(("known", "generations"), [(0, 15), (500_000_000, 2), (10**9, 1)])
 def test_a_billion_images_are_few_generations_and_the_first_is_soon_indexed(known, generations):
     sources = shards([1_500_000_000] * 100_000)

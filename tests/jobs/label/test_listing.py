@@ -27,6 +27,7 @@ SOURCES = st.lists(
 )
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(SOURCES, st.lists(SOURCES, max_size=3))
 def test_it_finds_what_a_dictionary_finds(sources, known):
@@ -38,6 +39,7 @@ def test_it_finds_what_a_dictionary_finds(sources, known):
     assert compare(SourceTable.of(sources), generations) == state
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(SOURCES, SOURCES)
 def test_a_table_of_sources_is_read_like_a_list(first, second):

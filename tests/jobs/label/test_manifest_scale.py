@@ -16,6 +16,7 @@ from jobs.label.options import LabelConfig
 from jobs.table.output import Output
 
 
+@pytest.mark.compute
 def test_what_is_left_of_a_hundred_thousand_images(tmp_path):
     lake, output = str(tmp_path / "lake"), Output.at(str(tmp_path / "out"))
     first, second = write_manifest(output, write_shards(lake, 10), 100_000, Sizes()).parts

@@ -179,6 +179,7 @@ print(fetch_rows([row | {{"length": -1, "problem": None}}], max_bytes=100)[0])
     assert (indexed.split(":")[0], fetched.split(":")[0]) == ("unsupported", "unsupported")
 
 
+@pytest.mark.compute
 def test_kept_row_groups_under_threads(tmp_path):
     """Units of several files side by side in one process: each gets its own bytes, and none an error."""
     sources = []

@@ -58,6 +58,7 @@ def test_many_names_by_braces(web):
         expand_inputs([f"{web.url}/n{{000..012}}.jpg"])
 
 
+@pytest.mark.compute
 def test_images_of_a_folder_are_fetched(web):
     table = lake.image_rows(expand_inputs([f"{web.url}/*.jpg"]))
     assert fetch(table)[:2] == [b"a 1.jpg", b"b.jpg"]

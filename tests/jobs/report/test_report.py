@@ -183,6 +183,7 @@ def test_json_in_html_cannot_be_closed_from_within():
     assert json.loads(text) == value
 
 
+@pytest.mark.compute
 def test_ground_truth_marks_mistakes_and_gives_ap(tmp_path):
     from jobs.export import run as export
     from jobs.export.options import ExportConfig

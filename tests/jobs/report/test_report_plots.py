@@ -18,6 +18,8 @@ from jobs.report.plots import class_plots, quality_plots
 from yolact.coco.evaluation import evaluate_and_match
 from yolact.coco.quality import measure_quality
 
+pytestmark = pytest.mark.compute
+
 HOSTILE = "</svg><script>$x_1$\x01ああ"
 
 

@@ -25,6 +25,7 @@ def rows(tmp_path_factory):
     return list(read_labels(write_labels(tmp_path_factory.mktemp("table") / "out", [found])))
 
 
+@pytest.mark.compute
 @by_name([*BROKEN, *BROKEN_IMAGES])
 def test_the_page_is_made_without_what_is_broken_and_says_so(tmp_path, rows, oddity):
     (tmp_path / "odd.json").write_bytes(oddity.text())

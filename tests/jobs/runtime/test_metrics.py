@@ -26,6 +26,7 @@ def test_every_call_is_a_no_op_outside_ray():
     assert pickle.loads(pickle.dumps(metrics)) == metrics
 
 
+@pytest.mark.compute
 def test_waits_and_times_are_those_of_the_stage(monkeypatch):
     seen: list[tuple[str, float]] = []
     monkeypatch.setattr(JobMetrics, "stage_seconds", lambda self, stage, seconds: seen.append((stage, seconds)))

@@ -137,6 +137,7 @@ rules = st.builds(
 ROWS = random_rows(60)
 
 
+@pytest.mark.compute
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(rules, min_size=1, unique_by=lambda rule: rule.source), st.integers(0, 59))
 def test_rows_under_a_policy_are_those_of_a_plain_loop(found, begin):

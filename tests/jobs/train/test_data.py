@@ -65,6 +65,7 @@ def load_all(images):
     return [(whole[0, position], packed.truth(position))[1] for position in range(len(packed))]
 
 
+@pytest.mark.compute
 @by_name([oddity for oddity in MENDED if "LVIS" not in oddity.name])
 def test_an_odd_file_is_learnt_from_like_the_good_one(dataset, oddity):
     truths = load_all(dataset(oddity))
@@ -72,6 +73,7 @@ def test_an_odd_file_is_learnt_from_like_the_good_one(dataset, oddity):
     assert not any(truth.is_crowd.any() for truth in truths)
 
 
+@pytest.mark.compute
 @by_name(BROKEN)
 def test_broken_annotations_are_told_before_training_or_left_out(dataset, oddity, capsys):
     with pytest.raises(UsageError, match=rf"training set has 1 broken .*: annotation {ODD_ID} of image "):
@@ -81,6 +83,7 @@ def test_broken_annotations_are_told_before_training_or_left_out(dataset, oddity
     assert f"training set: annotation {ODD_ID} of image" in capsys.readouterr().err
 
 
+@pytest.mark.compute
 @by_name(REFUSED)
 def test_other_files_are_refused_in_one_line(dataset, oddity):
     with pytest.raises(UsageError, match=oddity.refused):
@@ -157,6 +160,7 @@ def test_a_turned_image_annotated_as_it_is_stored_is_told_by_its_exif(dataset, k
     assert [image.image_id for image in dataset(files=turned, skip_broken=True).data.images] == [2]
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
 @pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (600, 500)])
 def test_a_file_cut_short_is_told(dataset, kind, size):

@@ -348,6 +348,7 @@ def test_lines_after_the_checkpoint_are_dropped_when_a_run_goes_on(tmp_path, sch
     assert set(read_metrics(tmp_path / "run")) == {1, 2, 3}
 
 
+@pytest.mark.compute
 def test_a_validation_shows_its_progress(tmp_path, plates):
     lines = []
     log = TrainingLog(str(tmp_path), 0, 10, lines.append, progress_seconds=0.0)

@@ -8,8 +8,6 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from pycocotools import mask as rle_tools
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import f1_score, precision_recall_curve
 from support.detections import UNUSED, drawn_truth, imperfect_detections
 from support.shared_data import shared_path
 
@@ -162,6 +160,9 @@ def by_scikit_learn(scores, flags, objects):
 
     The F1 of a few scores is scikit-learn's own; it would take a minute for all of them.
     """
+    # scikit-learn takes seconds to import, which `make quick` shall not wait for
+    from sklearn.metrics import f1_score, precision_recall_curve
+
     missed = objects - sum(flags)
     precision, recall, thresholds = precision_recall_curve([*flags, *[True] * missed], [*scores, *[-1.0] * missed])
     some = thresholds >= 0
@@ -213,6 +214,9 @@ def check_curve(found, scores, flags, objects):
 
 
 def check_calibration(found, scores, flags):
+    # scikit-learn takes seconds to import, which `make quick` shall not wait for
+    from sklearn.calibration import calibration_curve
+
     share, mean = calibration_curve(flags, scores, n_bins=10)
     some = found.detections > 0
     assert found.share_right[some] == pytest.approx(share, abs=1e-9, rel=0)

@@ -37,6 +37,7 @@ def test_the_upright_size_is_the_decoders(kind, orientation):
     assert ends_well(header, data[-TAIL_BYTES:], len(data))
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_the_first_bytes_are_enough_and_pixels_are_not_decoded(kind):
     data = encoded(kind, height=900, width=700)

@@ -75,6 +75,7 @@ def test_a_dropped_class_takes_no_place_and_costs_no_mask(nms):
     assert 0 not in found.labels
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("nms", KINDS)
 def test_one_threshold_for_each_class_is_as_one_for_all(nms):
     config = config_of()

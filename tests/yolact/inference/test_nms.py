@@ -87,6 +87,7 @@ def test_cross_class_lets_top_k_in():
     assert kept.rows.tolist() == [1, 3, 2]
 
 
+@pytest.mark.compute
 @settings(deadline=None)
 @given(scenes())
 def test_standard_nms_is_the_greedy_loop(scene):
@@ -108,6 +109,7 @@ def test_a_removed_box_removes_others_in_fast_nms_only():
     assert standard_nms(boxes, scores, NmsConfig()).rows.tolist() == [0, 2]
 
 
+@pytest.mark.compute
 def test_the_best_are_settled_without_the_rest():
     """More candidates than the first share: the answer is that of the whole list."""
     rng = np.random.default_rng(0)

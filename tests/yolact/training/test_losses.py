@@ -203,6 +203,7 @@ def test_a_batch_has_the_losses_of_its_images(trainable):
 MOST_KERNELS, MOST_WAITS = 95, 0
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize("rescoring", [False, True])
 def test_kernels_and_waits_of_the_losses_of_8_images(rescoring):
     """Forward and backward. A GPU does nothing else for the losses: matching is done by the loader."""

@@ -56,6 +56,7 @@ def test_round_trip(model, saved):
         assert torch.equal(other(images).class_logits, model.eval()(images).class_logits)
 
 
+@pytest.mark.compute
 def test_half_precision_on_disk_is_float32_in_memory(model, tmp_path, saved):
     save_checkpoint(model, tmp_path / "half.safetensors", dtype=torch.float16)
     other = load_checkpoint(tmp_path / "half.safetensors")
@@ -98,6 +99,7 @@ def test_load_weights_keeps_parameters_that_an_optimiser_holds(saved):
     assert all(a is b for a, b in zip(held, other.parameters(), strict=True))
 
 
+@pytest.mark.compute
 def test_load_model_by_weights_by_config_and_by_both(model, saved, tmp_path, monkeypatch):
     for arguments in ((saved,), (saved, TINY)):
         other, loaded = load_model(*arguments)
@@ -110,6 +112,7 @@ def test_load_model_by_weights_by_config_and_by_both(model, saved, tmp_path, mon
         load_model(tmp_path / "official.pth")
 
 
+@pytest.mark.compute
 @pytest.mark.parametrize(
     ("change", "message"),
     [
